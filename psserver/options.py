@@ -1,0 +1,98 @@
+"""The `[server]`, `[rule]` and `[checkpoint]` sections of an experiment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+
+def _need(condition: bool, field: str, expected: str, got: object) -> None:
+    if not condition:
+        raise ValueError(f"{field}: expected {expected}, got {got!r}")
+
+
+@dataclass(frozen=True)
+class RuleOptions:
+    """Which update rule turns a gradient into a new version.
+
+    name:         "momentum_sgd" in displacement form, or "adam" (its β1 is the momentum).
+    weight_decay: λ of the λx that is added to every gradient before anything looks at it.
+    beta2:        decay of Adam's second moment.
+    epsilon:      added to the root of Adam's second moment.
+    """
+
+    name: Literal["momentum_sgd", "adam"] = "momentum_sgd"
+    weight_decay: float = 0.0
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        _need(self.weight_decay >= 0, "weight_decay", "a number of at least 0", self.weight_decay)
+        _need(0 <= self.beta2 < 1, "beta2", "a number in [0, 1)", self.beta2)
+        _need(self.epsilon > 0, "epsilon", "a number above 0", self.epsilon)
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """How the server treats its members.
+
+    mode:               "asynchronous" applies each gradient as it arrives, "synchronous" the mean of all workers'.
+    max_staleness:      no gradient is ever staler than this (asynchronous); None for no bound.
+    heartbeat_timeout:  seconds of silence after which a member counts as lost.
+    drain_timeout:      seconds the server waits at the end for workers to say goodbye.
+    slots:              versions kept in memory; 0 means as many as the workers need (workers + 3).
+    shared_memory:      hand payloads to workers on this host through shared memory.
+    shared_memory_dir:  where; a memory file system.
+    max_message_bytes:  largest message accepted; 0 means what this model needs.
+    buffers_every:      pushes between two reports of a worker's BatchNorm statistics.
+    """
+
+    mode: Literal["asynchronous", "synchronous"] = "asynchronous"
+    max_staleness: int | None = None
+    heartbeat_timeout: float = 30.0
+    drain_timeout: float = 60.0
+    slots: int = 0
+    shared_memory: bool = True
+    shared_memory_dir: str = "/dev/shm"
+    max_message_bytes: int = 0
+    buffers_every: int = 10
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        bound = self.max_staleness
+        _need(bound is None or bound >= 0, "max_staleness", "0 or more, or none", bound)
+        _need(self.heartbeat_timeout > 0, "heartbeat_timeout", "seconds above 0", self.heartbeat_timeout)
+        _need(self.drain_timeout >= 0, "drain_timeout", "seconds of at least 0", self.drain_timeout)
+        _need(self.slots == 0 or self.slots >= 3, "slots", "0, or at least 3", self.slots)
+        _need(self.max_message_bytes >= 0, "max_message_bytes", "0 or more", self.max_message_bytes)
+        _need(self.buffers_every >= 1, "buffers_every", "1 or more", self.buffers_every)
+        _need(
+            self.mode == "asynchronous" or bound is None,
+            "max_staleness",
+            "nothing in synchronous mode (no gradient is stale there)",
+            bound,
+        )
+
+
+@dataclass(frozen=True)
+class CheckpointOptions:
+    """When the server writes checkpoints, besides the last one of a run.
+
+    every: updates between two checkpoints; 0 writes only the last.
+    keep:  newest checkpoints kept.
+    """
+
+    every: int = 1000
+    keep: int = 2
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        _need(self.every >= 0, "every", "0 or more updates", self.every)
+        _need(self.keep >= 1, "keep", "1 or more", self.keep)
