@@ -1,0 +1,120 @@
+"""One float32 vector in a named shared-memory segment: the server creates and removes it, local workers attach."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import mmap
+import os
+import uuid
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from psserver.errors import SharedMemoryError
+
+PREFIX = "yfps-"
+_HEADER_BYTES = 64
+_WRITING = -1
+
+
+class Segment:
+    """A vector of `size` float32 values with the version it holds in front of it.
+
+    The creator owns the file: it keeps it locked while it lives, so that `sweep` can tell segments whose owner
+    died from those in use, and `close()` removes it. A mapping stays valid after the file is gone.
+    """
+
+    def __init__(self, path: Path, descriptor: int, size: int, *, owner: bool) -> None:
+        self.path = path
+        self.size = size
+        self._owner = owner
+        self._descriptor = descriptor
+        self._map = mmap.mmap(descriptor, _HEADER_BYTES + 4 * size)
+        self._version: NDArray[np.int64] = np.frombuffer(self._map, dtype=np.int64, count=1)
+        self.values: NDArray[np.float32] = np.frombuffer(self._map, dtype=np.float32, count=size, offset=_HEADER_BYTES)
+
+    @classmethod
+    def create(cls, directory: Path, size: int) -> Segment:
+        """Reserve every byte first, so that a shortage is an error here and never a crash at first touch."""
+        path = directory / f"{PREFIX}{uuid.uuid4().hex}"
+        need = _HEADER_BYTES + 4 * size
+        try:
+            free = os.statvfs(directory)
+            if need > free.f_bavail * free.f_frsize:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise _shortage(directory, need, error) from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            os.posix_fallocate(descriptor, 0, need)
+        except OSError as error:
+            os.close(descriptor)
+            path.unlink(missing_ok=True)
+            raise _shortage(directory, need, error) from error
+        return cls(path, descriptor, size, owner=True)
+
+    @classmethod
+    def attach(cls, path: Path, size: int) -> Segment:
+        """Map a segment that the server made; SharedMemoryError when this process cannot see it."""
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError as error:
+            raise SharedMemoryError(f"cannot attach shared memory {path}: {error.strerror}") from error
+        actual = os.fstat(descriptor).st_size
+        if actual != _HEADER_BYTES + 4 * size:
+            os.close(descriptor)
+            raise SharedMemoryError(f"shared memory {path}: expected {_HEADER_BYTES + 4 * size} bytes, found {actual}")
+        return cls(path, descriptor, size, owner=False)
+
+    @property
+    def version(self) -> int:
+        """The version the vector holds; -1 while it is being written."""
+        return int(self._version[0])
+
+    @version.setter
+    def version(self, version: int) -> None:
+        self._version[0] = version
+
+    def writing(self) -> None:
+        """Mark the vector as torn until the next version is set."""
+        self._version[0] = _WRITING
+
+    def close(self) -> None:
+        """Let go of the file (the owner removes it); the memory goes with the last array that views it."""
+        if self._descriptor < 0:
+            return
+        if self._owner:
+            self.path.unlink(missing_ok=True)
+        os.close(self._descriptor)
+        self._descriptor = -1
+
+
+def sweep(directory: Path) -> list[str]:
+    """Remove segments whose owner died without removing them; returns their names."""
+    removed = []
+    for path in directory.glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError):
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+                removed.append(path.name)
+            finally:
+                os.close(descriptor)
+    return removed
+
+
+def _shortage(directory: Path, need: int, error: OSError) -> SharedMemoryError:
+    free = 0
+    with contextlib.suppress(OSError):
+        status = os.statvfs(directory)
+        free = status.f_bavail * status.f_frsize
+    return SharedMemoryError(
+        f"shared memory: expected {need / 1e6:.1f} MB for one more vector in {directory}, "
+        f"got {error.strerror} ({free / 1e6:.1f} MB free); enlarge {directory}, use fewer workers or slots, "
+        "or send payloads as frames with --set server.shared_memory=false"
+    )
