@@ -1,0 +1,73 @@
+"""Runs the task's own evaluation on any version of the parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from psserver.errors import LayoutError, TaskError
+from worker.layout import Layout
+from worker.model import autocast, build_model
+from worker.task import Task
+from worker.usercode import UserCode
+
+
+class Evaluator:
+    """A model of the task, built once, into which versions are loaded and evaluated.
+
+    seed: that of the run; what is neither parameter nor buffer (constants drawn by the model function) follows it.
+    """
+
+    def __init__(self, task: Task, device: torch.device, seed: int = 0) -> None:
+        self._task, self._device = task, device
+        self._model = build_model(task, seed, device).eval()
+        self.layout = Layout.of(self._model)
+        self._vector = torch.empty(self.layout.size, device=device)
+        self.layout.attach(self._model, self._vector, None)
+        if task.compile:
+            self._model.compile()
+
+    def evaluate(
+        self,
+        parameters: NDArray[np.float32] | Tensor,
+        buffers: NDArray[np.float32] | Tensor | None = None,
+    ) -> dict[str, float]:
+        """Return the task's named numbers at `parameters` [N] with `buffers` [B]; {} if the task has no `evaluate`.
+
+        Deterministic: torch's generators are seeded anew each time. Raises `TaskError` if the user's
+        function fails or returns anything but names and numbers, `LayoutError` if a vector does not fit.
+        """
+        if self._task.evaluate is None:
+            return {}
+        self._vector.copy_(_vector(parameters, self.layout.size, "parameters"))
+        if buffers is not None and self.layout.buffer_size:
+            self.layout.load_buffers(self._model, _vector(buffers, self.layout.buffer_size, "buffers").to(self._device))
+        torch.manual_seed(0)
+        self._model.eval()
+        with UserCode("the task's evaluate"), torch.no_grad(), autocast(self._task, self._device):
+            return _numbers(self._task.evaluate(self._model))
+
+
+def _vector(values: NDArray[np.float32] | Tensor, size: int, what: str) -> Tensor:
+    if tuple(values.shape) != (size,):
+        raise LayoutError(f"{what}: expected a vector of {size} elements, got shape {list(values.shape)}")
+    if isinstance(values, Tensor):
+        return values.detach()
+    # torch warns of arrays it could write to by mistake; a version in shared memory is such a one.
+    return torch.from_numpy(values if values.flags.writeable else values.copy())
+
+
+def _numbers(result: object) -> dict[str, float]:
+    if not isinstance(result, Mapping):
+        raise TaskError(
+            f"the task's evaluate returned a {type(result).__name__}, expected named numbers such as "
+            '{"loss": 0.3, "accuracy": 0.9}'
+        )
+    try:
+        return {str(name): float(value) for name, value in result.items()}
+    except (TypeError, ValueError) as error:
+        raise TaskError(f"the task's evaluate returned something that is no number: {error}") from error
