@@ -1,0 +1,165 @@
+"""The experiment: one typed description of a run, read from TOML and written back resolved."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import tomlkit
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from launch.explain import explain
+from launch.overrides import Override, apply_override, parse_override
+from launch.shipped import find_experiment
+from psserver.errors import ConfigurationError
+from psserver.options import CheckpointOptions, RuleOptions, ServerOptions
+from tuner.options import TunerOptions
+
+
+class Section(BaseModel):
+    """What every section shares: unknown keys are errors, and nothing changes after construction."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TaskSection(Section):
+    """Where the problem comes from.
+
+    function:  "package.module:function" or "file.py:function"; it returns a `worker.Task`.
+    arguments: keywords that the function is called with.
+    """
+
+    function: str
+    arguments: dict[str, Any] = Field(default_factory=dict)
+
+
+class TrainSection(Section):
+    """How long, how wide, from which seed, on which device.
+
+    updates: versions to reach.   workers: processes (or simulated workers) that compute gradients.
+    device:  "auto", "cpu", "cuda" or "cuda:N"; a task that names its own device overrides "auto".
+    """
+
+    updates: int = Field(default=1000, ge=1)
+    workers: int = Field(default=4, ge=1, le=4096)
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    device: str = "auto"
+
+
+class EvaluateSection(Section):
+    """When the evaluator looks at the parameters, and where it computes.
+
+    every:  updates between two evaluations; 0 evaluates only the last version.
+    device: as `train.device`.
+    """
+
+    every: int = Field(default=500, ge=0)
+    device: str = "auto"
+
+
+class LaunchSection(Section):
+    """The processes of a run on one host.
+
+    worker_restarts: times each worker is started again after it died.   server_restarts: the same for the server.
+    threads:   PyTorch threads a worker; 0 shares the cores among the workers.
+    evaluator: run an evaluator beside the workers, so that no update waits for an evaluation.
+    patience:  seconds a worker waits for a silent server before it gives up.
+    """
+
+    worker_restarts: int = Field(default=3, ge=0)
+    server_restarts: int = Field(default=3, ge=0)
+    threads: int = Field(default=1, ge=0)
+    evaluator: bool = True
+    patience: float = Field(default=120.0, gt=0, allow_inf_nan=False)
+
+
+class DataSection(Section):
+    """Where data sets lie. dir: a folder; none leaves the search to the task."""
+
+    dir: str | None = None
+
+
+class Experiment(Section):
+    """Everything that decides a run. The sections `rule`, `server`, `checkpoint` and `tuner` live with their owners."""
+
+    name: str = "experiment"
+    task: TaskSection
+    train: TrainSection = TrainSection()
+    rule: RuleOptions = RuleOptions()
+    tuner: TunerOptions = TunerOptions()
+    server: ServerOptions = ServerOptions()
+    checkpoint: CheckpointOptions = CheckpointOptions()
+    evaluate: EvaluateSection = EvaluateSection()
+    launch: LaunchSection = LaunchSection()
+    data: DataSection = DataSection()
+
+    def to_toml(self) -> str:
+        """The whole experiment as TOML; reading it back gives an equal experiment."""
+        return tomlkit.dumps(_without_none(self.model_dump()))
+
+    def write(self, path: Path) -> None:
+        """Write `to_toml()` to `path`."""
+        path.write_text(self.to_toml(), encoding="utf-8")
+
+    def with_settings(self, *settings: str | Override) -> Experiment:
+        """A copy with `section.key=value` settings applied, checked like a file."""
+        return _build(self.model_dump(), f"experiment {self.name}", _parsed(settings))
+
+
+def load_experiment(source: str | Path, settings: Iterable[str | Override] = ()) -> Experiment:
+    """Read a file, a run's folder or a shipped config, apply the settings in order, and check every key.
+
+    A relative path in `task.function` or `data.dir` becomes absolute, so that the result means the same everywhere.
+    Raises ConfigurationError that says where, what was expected and what came.
+    """
+    path = find_experiment(source)
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigurationError(f"{path}: expected a TOML file: {error}") from error
+    document.setdefault("name", path.stem)
+    return _build(document, str(path), _parsed(settings), path.parent)
+
+
+def _parsed(settings: Iterable[str | Override]) -> list[Override]:
+    return [parse_override(item) if isinstance(item, str) else item for item in settings]
+
+
+def _build(document: dict[str, Any], where: str, overrides: list[Override], folder: Path | None = None) -> Experiment:
+    for override in overrides:
+        apply_override(document, override)
+    _make_paths_absolute(document, folder)
+    text = json.dumps(document, default=str)
+    try:
+        return Experiment.model_validate_json(text, strict=True)
+    except ValidationError as error:
+        origins = {override.keys: override.origin for override in overrides}
+        raise ConfigurationError(explain(error, Experiment, where, origins)) from error
+
+
+def _make_paths_absolute(document: dict[str, Any], folder: Path | None) -> None:
+    task, data = document.get("task"), document.get("data")
+    if isinstance(task, dict) and isinstance(task.get("function"), str):
+        file, colon, function = task["function"].rpartition(":")
+        if colon and (file.endswith(".py") or "/" in file):
+            found = _resolve(Path(file).expanduser(), folder)
+            task["function"] = f"{found}:{function}" if found else task["function"]
+    if isinstance(data, dict) and isinstance(data.get("dir"), str):
+        data["dir"] = str(Path(data["dir"]).expanduser().absolute())
+
+
+def _resolve(file: Path, folder: Path | None) -> Path | None:
+    places = [Path.cwd(), *([folder] if folder else [])]
+    found = (place / file for place in places if (place / file).is_file())
+    return next((path.resolve() for path in found), None)
+
+
+def _without_none(table: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: _without_none(value) if isinstance(value, dict) else value
+        for key, value in table.items()
+        if value is not None
+    }
