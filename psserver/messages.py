@@ -32,7 +32,8 @@ Vector: TypeAlias = NDArray[np.float32] | Slot
 class Hello:
     """First message of a member: who it is, where it runs and which model it has.
 
-    layout: digest of parameter and buffer names and shapes; size, buffer_size: their numbers of float32 values.
+    layout: digest of parameter and buffer names and shapes, "" to vouch for the sizes only;
+    size, buffer_size: their numbers of float32 values.
     rank:   the worker number it wants, None to be given one.
     place:  names the kernel and process namespace, so that equal places can see each other's process ids.
     """

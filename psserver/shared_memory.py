@@ -27,12 +27,13 @@ class Segment:
     died from those in use, and `close()` removes it. A mapping stays valid after the file is gone.
     """
 
-    def __init__(self, path: Path, descriptor: int, size: int, *, owner: bool) -> None:
+    def __init__(self, path: Path, descriptor: int, size: int, *, owner: bool, writable: bool = True) -> None:
         self.path = path
         self.size = size
         self._owner = owner
         self._descriptor = descriptor
-        self._map = mmap.mmap(descriptor, _HEADER_BYTES + 4 * size)
+        access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
+        self._map = mmap.mmap(descriptor, _HEADER_BYTES + 4 * size, access=access)
         self._version: NDArray[np.int64] = np.frombuffer(self._map, dtype=np.int64, count=1)
         self.values: NDArray[np.float32] = np.frombuffer(self._map, dtype=np.float32, count=size, offset=_HEADER_BYTES)
 
@@ -58,17 +59,18 @@ class Segment:
         return cls(path, descriptor, size, owner=True)
 
     @classmethod
-    def attach(cls, path: Path, size: int) -> Segment:
+    def attach(cls, path: Path, size: int, *, writable: bool) -> Segment:
         """Map a segment that the server made; SharedMemoryError when this process cannot see it."""
+        mode = os.O_RDWR if writable else os.O_RDONLY
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            descriptor = os.open(path, mode | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError as error:
             raise SharedMemoryError(f"cannot attach shared memory {path}: {error.strerror}") from error
         actual = os.fstat(descriptor).st_size
         if actual != _HEADER_BYTES + 4 * size:
             os.close(descriptor)
             raise SharedMemoryError(f"shared memory {path}: expected {_HEADER_BYTES + 4 * size} bytes, found {actual}")
-        return cls(path, descriptor, size, owner=False)
+        return cls(path, descriptor, size, owner=False, writable=writable)
 
     @property
     def version(self) -> int:

@@ -54,8 +54,8 @@ from psserver.shared_memory import Segment
 
 __all__ = [
     "PROTOCOL_VERSION", "Alive", "Frame", "Goodbye", "Heartbeat", "Hello", "Limits", "MemberStatus", "Message", "Noted",
-    "Parameters", "Pull", "Push", "Refusal", "Reply", "Report", "Request", "Segment", "Slot", "Status", "Stop", "Vector",
-    "Watch", "Welcome", "WireError", "decode", "encode", "sequence_of",
+    "Parameters", "Pull", "Push", "Refusal", "Reply", "Report", "Request", "Segment", "Slot", "Status", "Stop",
+    "Vector", "Watch", "Welcome", "WireError", "decode", "encode", "sequence_of",
 ]  # fmt: skip
 
 if sys.byteorder != "little":
@@ -95,8 +95,8 @@ def _plain_fields(kind: type) -> Any:
     hints = typing.get_type_hints(kind, vars(messages), include_extras=True)
     fields = {f.name: hints[f.name] for f in dataclasses.fields(kind) if f.name not in vectors}
     if kind is Status:
-        fields["members"] = tuple[_plain_fields(MemberStatus), ...]
-    plain = TypedDict(kind.__name__, fields)  # type: ignore[misc, operator]
+        fields["members"] = tuple.__class_getitem__((_plain_fields(MemberStatus), ...))
+    plain = TypedDict(kind.__name__, fields)  # type: ignore[misc]
     plain.__pydantic_config__ = _STRICT  # type: ignore[attr-defined]
     return plain
 
@@ -132,7 +132,7 @@ def encode(message: Message, sequence: int = 0) -> list[Frame]:
 
 
 def decode(frames: Sequence[Frame], limits: Limits | None = None) -> tuple[Message, int]:
-    """The message and its sequence number. Vectors are read-only views of the frames."""
+    """The message and its sequence number. Vectors are views of the frames."""
     if not frames:
         raise WireError("message: expected a header frame, got no frame at all")
     kind, sequence, fields = _header(frames[0])
@@ -172,7 +172,7 @@ def _header(frame: Frame) -> tuple[str, int, dict[str, Any]]:
     if not isinstance(header, tuple) or not header or header[0] != PROTOCOL_VERSION:
         got = header[0] if isinstance(header, tuple) and header else header
         raise WireError(
-            f"header: expected protocol {PROTOCOL_VERSION}, got {got!r:.60}; install the same yellowfin-ps on both sides"
+            f"header: expected protocol {PROTOCOL_VERSION}, got {got!r:.60}; install one yellowfin-ps on both sides"
         )
     if len(header) != 4:
         raise WireError(f"header: expected 4 entries, got {len(header)}")
@@ -216,9 +216,7 @@ def _vector(
     frame = payloads.pop(0)
     if memoryview(frame).nbytes != 4 * detail:
         raise WireError(f"{where}: expected a frame of {4 * detail} bytes, got {memoryview(frame).nbytes}")
-    vector = np.frombuffer(frame, dtype=np.float32)
-    vector.flags.writeable = False
-    return vector
+    return np.frombuffer(frame, dtype=np.float32)
 
 
 def _sentence(kind: str, error: ValidationError) -> str:

@@ -1,0 +1,93 @@
+"""Where a gradient is judged and applied: at once, or in a synchronous round."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from psserver.gate import Contribution, Gate, all_finite, mean_gradient
+from psserver.journal import Journal
+from psserver.members import Member
+from psserver.metrics import Arrival
+from psserver.update import Updater
+from psserver.wire import Push, Refusal, Slot
+from tuner import NonFiniteGradient
+
+_NOT_FINITE = Refusal("not-finite", "gradient: expected finite values, got NaN or infinity")
+
+
+class Intake:
+    """Applies pushes through an `Updater`. A `Refusal` says why a push was not applied; nothing changed then."""
+
+    def __init__(self, updater: Updater, gate: Gate, journal: Journal, bound: int | None, session: str) -> None:
+        self._updater = updater
+        self._gate = gate
+        self._journal = journal
+        self._bound = bound
+        self._session = session
+        self._first_version = updater.trajectory.version
+
+    @property
+    def version(self) -> int:
+        """The newest version."""
+        return self._updater.trajectory.version
+
+    def judge(self, push: Push) -> Refusal | None:
+        """Why a push cannot be applied, None when it can.
+
+        A gradient from an earlier life of the server is good up to the version that this life resumed from.
+        """
+        size = self._updater.trajectory.current.values.size
+        if isinstance(push.gradient, Slot) or push.gradient.size != size:
+            return Refusal("wire", f"Push.gradient: expected {size} values, got {push.gradient!r:.80}")
+        newest = self.version if push.session == self._session else self._first_version
+        if push.version > newest:
+            return Refusal(
+                "stale", f"version: expected at most {newest} of this life of the server, got {push.version}"
+            )
+        staleness = self.version - push.version
+        if self._gate.synchronous and staleness:
+            return Refusal("stale", f"staleness: expected 0 in synchronous mode, got {staleness}")
+        if self._bound is not None and staleness > self._bound:
+            return Refusal("stale", f"staleness: expected at most {self._bound}, got {staleness}")
+        if not math.isfinite(push.loss):
+            return Refusal("not-finite", f"loss: expected a finite number, got {push.loss}")
+        return None
+
+    def take(self, member: Member, push: Push) -> Refusal | None:
+        """Apply a push that was judged good, or add it to the round."""
+        member.staleness = self.version - push.version
+        gradient = _tensor(push.gradient)
+        if not self._gate.synchronous:
+            return self._update(gradient, push.version, push.loss, [Arrival(member.number, push.step)])
+        if not all_finite(gradient):
+            return _NOT_FINITE
+        self._gate.contribute(Contribution(member, push.step, push.loss, gradient))
+        return None
+
+    def close_round(self, computing: list[int]) -> Refusal | None:
+        """Make the synchronous update, once nobody computes any more."""
+        closed = self._gate.close_round(computing)
+        if not closed:
+            return None
+        loss = sum(c.loss for c in closed) / len(closed)
+        arrivals = [Arrival(c.member.number, c.step) for c in closed]
+        return self._update(mean_gradient(closed), self.version, loss, arrivals)
+
+    def _update(self, gradient: torch.Tensor, version: int, loss: float, arrivals: list[Arrival]) -> Refusal | None:
+        try:
+            update = self._updater.apply(gradient, version)
+        except NonFiniteGradient:
+            return _NOT_FINITE
+        self._journal.update(update, version, loss, arrivals)
+        return None
+
+
+def _tensor(values: NDArray[np.float32] | Slot) -> torch.Tensor:
+    """The same memory as a tensor; nothing writes to it, but a tensor cannot view memory that is read-only."""
+    if isinstance(values, Slot):
+        raise TypeError("expected values, got a slot that was not resolved")
+    return torch.from_numpy(values if values.flags.writeable else values.copy())

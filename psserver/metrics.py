@@ -1,0 +1,138 @@
+"""The run's one record: metrics.jsonl, arrivals.jsonl, evaluations.jsonl, events.jsonl and summary.json."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import orjson
+
+from psserver.progress import UpdateRow
+
+_FLUSH_SECONDS = 0.5
+_FILES = ("metrics", "arrivals", "evaluations", "events")
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A push that went into an update: a row of arrivals.jsonl."""
+
+    worker: int
+    step: int
+
+
+class Record(Protocol):
+    """Where a server writes down what happens. `seconds` are since the start of the run."""
+
+    def update(self, row: UpdateRow, arrivals: Sequence[Arrival]) -> None:
+        """One update, and the pushes that made it."""
+
+    def evaluation(self, update: int, seconds: float, values: dict[str, float]) -> None:
+        """What an evaluator found for version `update`."""
+
+    def event(self, seconds: float, kind: str, worker: int | None, text: str) -> None:
+        """Something a user wants to know."""
+
+    def summary(self, values: dict[str, Any]) -> None:
+        """The end of the run."""
+
+    def flush(self) -> None:
+        """Let readers see everything so far."""
+
+
+class NoRecord:
+    """Keeps nothing."""
+
+    def update(self, row: UpdateRow, arrivals: Sequence[Arrival]) -> None:
+        """Nothing."""
+
+    def evaluation(self, update: int, seconds: float, values: dict[str, float]) -> None:
+        """Nothing."""
+
+    def event(self, seconds: float, kind: str, worker: int | None, text: str) -> None:
+        """Nothing."""
+
+    def summary(self, values: dict[str, Any]) -> None:
+        """Nothing."""
+
+    def flush(self) -> None:
+        """Nothing."""
+
+
+class RunRecord:
+    """Lines of JSON in a run directory. A number that is not finite is written as null.
+
+    resume_at: continue a run from this update; rows of later updates belong to a life of the server that was
+    lost, and are cut off.
+    """
+
+    def __init__(self, directory: Path, resume_at: int | None = None) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self._directory = directory
+        self._flushed = 0.0
+        if resume_at is not None:
+            for name in ("metrics", "arrivals", "evaluations"):
+                _cut_after(directory / f"{name}.jsonl", resume_at)
+        mode = "wb" if resume_at is None else "ab"
+        self._files: dict[str, IO[bytes]] = {
+            name: (directory / f"{name}.jsonl").open(mode, buffering=1 << 16) for name in _FILES
+        }
+
+    def update(self, row: UpdateRow, arrivals: Sequence[Arrival]) -> None:
+        """A row of metrics.jsonl, and one of arrivals.jsonl for each push."""
+        self._write("metrics", vars(row))
+        for arrival in arrivals:
+            self._write("arrivals", {"update": row.update, **vars(arrival), "version": row.version})
+        if row.seconds - self._flushed > _FLUSH_SECONDS:
+            self._flushed = row.seconds
+            self.flush()
+
+    def evaluation(self, update: int, seconds: float, values: dict[str, float]) -> None:
+        """A row of evaluations.jsonl."""
+        self._write("evaluations", {"update": update, "seconds": seconds, **values})
+        self.flush()
+
+    def event(self, seconds: float, kind: str, worker: int | None, text: str) -> None:
+        """A row of events.jsonl."""
+        self._write("events", {"seconds": seconds, "kind": kind, "worker": worker, "text": text})
+        self.flush()
+
+    def summary(self, values: dict[str, Any]) -> None:
+        """Write summary.json, whole or not at all."""
+        self.flush()
+        temporary = self._directory / "summary.json.part"
+        temporary.write_bytes(orjson.dumps(values, option=orjson.OPT_INDENT_2) + b"\n")
+        os.replace(temporary, self._directory / "summary.json")
+
+    def flush(self) -> None:
+        """Let readers see everything so far."""
+        for file in self._files.values():
+            file.flush()
+
+    def close(self) -> None:
+        """Write out what is left."""
+        for file in self._files.values():
+            file.close()
+
+    def _write(self, name: str, row: dict[str, Any]) -> None:
+        self._files[name].write(orjson.dumps(row) + b"\n")
+
+
+def _cut_after(path: Path, update: int) -> None:
+    """Drop rows of updates after `update`, and a last line that was cut off."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_bytes().splitlines():
+        try:
+            row = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            break
+        if row["update"] <= update:
+            kept.append(line)
+    temporary = path.with_suffix(".part")
+    temporary.write_bytes(b"".join(line + b"\n" for line in kept))
+    os.replace(temporary, path)

@@ -1,0 +1,297 @@
+"""The parameter server without sockets: every decision about a message, and the reply to it."""
+
+from __future__ import annotations
+
+import math
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from psserver import wire
+from psserver.admission import Admission, Model, Plan
+from psserver.errors import WireError
+from psserver.gate import Gate
+from psserver.intake import Intake
+from psserver.journal import Journal
+from psserver.members import Member, Members, here
+from psserver.metrics import NoRecord, Record
+from psserver.options import RuleOptions, ServerOptions
+from psserver.rules import make_rule
+from psserver.trajectory import Trajectory
+from psserver.update import Updater
+from psserver.wire import Push, Refusal, Reply, Request, Stop
+from tuner import Tuner
+
+Reason = Literal["done", "interrupted", "failed"]
+_HOPELESS = 10  # gradients in a row, per worker, that were not finite: the run has diverged
+
+
+class ParameterServer:
+    """Owns the parameters and applies each gradient as it arrives; the same object runs under ZeroMQ and simulated.
+
+    `handle(sender, message)` returns the reply, or None when it is held back (bounded staleness, synchronous
+    rounds); `released()` then gives the replies to others that an event let go. `tick()` notices who is lost.
+    `resume` is the `state_dict()` of an earlier life. Errors: SharedMemoryError when /dev/shm is too small.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        plan: Plan,
+        tuner: Tuner,
+        rule: RuleOptions | None = None,
+        options: ServerOptions | None = None,
+        record: Record | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        resume: dict[str, Any] | None = None,
+    ) -> None:
+        self.plan, self.layout = plan, model.layout
+        self.options = options or ServerOptions()
+        rule = rule or RuleOptions()
+        self.session = uuid.uuid4().hex
+        self.phase: Literal["waiting", "training", "draining", "done"] = "waiting"
+        self.reason: tuple[Reason, str] = ("done", f"{plan.updates} updates are made")
+        self.journal = Journal(record or NoRecord(), clock)
+        self.members = Members(self.options.heartbeat_timeout)
+        self._clock, self._place = clock, here()
+        self._deadline = math.inf
+        self._due: dict[str, Reply] = {}
+        self._gate = Gate(self.options, plan.workers)
+        self._admission = Admission(model, plan, self.options, self.members, self.journal)
+        self._buffers = torch.from_numpy(model.buffers.copy())
+        self._tuner = tuner
+        self.trajectory = Trajectory(
+            resume["parameters"].numpy() if resume else model.parameters,
+            version=resume["version"] if resume else 0,
+            slots=self.options.slots or plan.workers + 3,
+            directory=Path(self.options.shared_memory_dir) if self.options.shared_memory else None,
+        )
+        self._rule = make_rule(rule, self.size)
+        updater = Updater(self.trajectory, self._rule, tuner, rule.weight_decay)
+        self._intake = Intake(updater, self._gate, self.journal, self.options.max_staleness, self.session)
+        if resume:
+            self._load(resume)
+        else:
+            tuner.record(0, self.trajectory.current.tensor)
+
+    @property
+    def version(self) -> int:
+        """Number of updates made, which is the newest version."""
+        return self.trajectory.version
+
+    @property
+    def _over(self) -> bool:
+        """No further update will be made."""
+        return self.phase in ("draining", "done")
+
+    @property
+    def size(self) -> int:
+        """N, the number of parameters."""
+        return self.trajectory.current.values.size
+
+    def handle(self, sender: str, message: Request) -> Reply | None:
+        """Decide about one message of the connection `sender`; None when the reply is held back."""
+        if isinstance(message, wire.Watch):
+            return self.journal.status(self.phase, self.version, self.plan.updates, self.members)
+        if isinstance(message, wire.Hello):
+            return self._hello(sender, message)
+        member = self.members.find(message.member if isinstance(message, wire.Heartbeat) else sender)
+        if member is not None:
+            member.heard = self._clock()
+        if isinstance(message, wire.Heartbeat):
+            return wire.Alive(self.session, self.version, member is not None, self._over)
+        if member is None:
+            return Stop(*self.reason) if self.phase == "done" else Refusal("unknown", "say Hello first (again)")
+        match message:
+            case wire.Push():
+                return self._push(member, message)
+            case wire.Pull():
+                return self._answer(member)
+            case wire.Report():
+                self._release(member)
+                self.journal.evaluation(message.version, message.values)
+                return wire.Noted()
+            case wire.Goodbye():
+                return self._goodbye(member, message)
+        raise WireError(f"message: expected a request, got {type(message).__name__}")
+
+    def released(self) -> list[tuple[str, Reply]]:
+        """Replies, with their receivers, that were held back and are due now."""
+        self._let_go()
+        due, self._due = self._due, {}
+        return list(due.items())
+
+    def tick(self) -> None:
+        """Notice lost members; end a run that waits for nobody any more."""
+        for member, how in self.members.overdue(self._clock(), self._place):
+            if member.role == "worker" and not self._over:
+                self.journal.progress.lost += 1
+            self.journal.event("lost", member, f"{member.name} lost: {how}")
+            self._part(member, "lost")
+        if self.phase == "draining":
+            late = [m for m in self.members if m.present]
+            if not late or self._clock() > self._deadline:
+                for member in late:
+                    self.journal.event("late", member, f"{member.name} did not say goodbye in time")
+                self.phase = "done"
+
+    def stop(self, reason: Reason, text: str) -> None:
+        """End the run now: every later message is answered with Stop."""
+        if self.phase != "done":
+            self.reason, self.phase = (reason, text), "done"
+            self.journal.event(reason, None, text)
+
+    def close(self) -> None:
+        """Remove all shared memory."""
+        for member in self.members:
+            member.drop_gradient()
+        self.trajectory.close()
+
+    def summary(self) -> dict[str, Any]:
+        """Write summary.json and return what it holds."""
+        return self.journal.summary(self.reason, self.version, len(self.members.workers))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a later life needs to continue: trajectory, rule, tuner, buffers, steps and counts."""
+        current, previous = self.trajectory.current.tensor, self.trajectory.previous.tensor
+        return {
+            "layout": self.layout,
+            "version": self.version,
+            "parameters": current,
+            "previous": previous if previous is not current else previous.clone(),
+            "buffers": self.averaged_buffers(),
+            "rule": self._rule.state_dict(),
+            "tuner": self._tuner.state_dict(),
+            "steps": self.members.state_dict(),
+            "journal": self.journal.state_dict(),
+        }
+
+    def averaged_buffers(self) -> torch.Tensor:
+        """Mean of the BatchNorm statistics last reported by each worker (float32 [B])."""
+        reported = [member.buffers for member in self.members if member.buffers is not None]
+        if reported:
+            self._buffers = torch.stack(reported).mean(dim=0)
+        return self._buffers
+
+    def _load(self, state: dict[str, Any]) -> None:
+        self.trajectory.restore_previous(state["previous"].numpy())
+        self._buffers = state["buffers"]
+        self._rule.load_state_dict(state["rule"])
+        self._tuner.load_state_dict(state["tuner"])
+        self.members.load_state_dict(state["steps"])
+        self.journal.load_state_dict(state["journal"])
+        self.journal.event("resumed", None, f"resumed at update {self.version}")
+
+    # Members ----------------------------------------------------------------------------------------------------
+
+    def _hello(self, sender: str, hello: wire.Hello) -> Reply:
+        if self.phase == "done" or (self._over and hello.role == "worker"):
+            return Stop(*self.reason)
+        refusal = self._admission.refusal(sender, hello)
+        if refusal is not None:
+            return refusal
+        known = self.members.find(sender)
+        if known is not None:
+            self._release(known)
+        member = self._admission.admit(sender, hello, self._clock())
+        self._gate.forget(member)
+        return self._admission.welcome(member, self.session, self.version)
+
+    def _goodbye(self, member: Member, message: wire.Goodbye) -> Reply:
+        kind = "failed" if message.reason == "failed" else "left"
+        detail = f": {message.text}" if message.text else ""
+        self.journal.event(kind, member, f"{member.name} {kind} after {message.pushes} pushes{detail}")
+        self._part(member, "left")
+        return Stop(*self.reason) if self._over else Stop("done", "goodbye")
+
+    def _part(self, member: Member, state: Literal["lost", "left"]) -> None:
+        self._release(member, unread=state == "lost" and member.gradient is None)
+        if not self._over:
+            member.buffers = None
+        self._gate.forget(member)
+        self.members.part(member, state)
+        member.drop_gradient()
+        self._close_round()
+
+    # Gradients --------------------------------------------------------------------------------------------------
+
+    def _push(self, member: Member, push: Push) -> Reply | None:
+        progress = self.journal.progress
+        if push.step <= member.step:
+            progress.repeated += 1
+            return None if self._gate.holds(member) else self._answer(member)
+        member.account(push.step, self._clock())
+        self._release(member)
+        refusal = Refusal("stale", "the run is complete") if self._over else self._intake.judge(push)
+        if refusal is None:
+            self.phase = "training"
+            if isinstance(push.buffers, np.ndarray):
+                member.buffers = torch.from_numpy(push.buffers.copy())
+            refusal = self._intake.take(member, push)
+        if refusal is None:
+            self._close_round()
+            return self._answer(member)
+        return self._reject(member, push.step, refusal)
+
+    def _reject(self, member: Member, step: int, refusal: Refusal) -> Reply:
+        progress = self.journal.progress
+        member.rejected += 1
+        progress.reject()
+        if self._over:
+            return Stop(*self.reason)
+        self.journal.event("rejected", member, f"{member.name}, step {step}: {refusal.text}")
+        if refusal.code == "not-finite" and progress.rejected_in_a_row >= _HOPELESS * self.plan.workers:
+            self.stop("failed", f"diverged: the last {progress.rejected_in_a_row} gradients were not finite")
+            return Stop(*self.reason)
+        return refusal
+
+    def _close_round(self) -> None:
+        """Make the synchronous update if it is due; see whether the run is complete."""
+        if self._over:
+            return
+        if self._intake.close_round(self._computing()) is not None:
+            self.stop("failed", "diverged: the mean of finite gradients is not finite")
+        elif self.version >= self.plan.updates:
+            self.phase = "draining"
+            self._deadline = self._clock() + self.options.drain_timeout
+
+    def _answer(self, member: Member) -> Reply | None:
+        """Newest parameters for a member that is ready for them; None if it has to wait."""
+        if member.role != "worker":
+            return self._hand_out(member)
+        if self._over:
+            return Stop(*self.reason)
+        self._release(member)
+        self._gate.enter(member)
+        self._let_go()
+        return self._due.pop(member.key, None)
+
+    def _let_go(self) -> None:
+        """Answer everybody who need not wait any longer."""
+        if self._over:
+            self._due.update({member.key: Stop(*self.reason) for member in self._gate.take_all()})
+        while (member := self._gate.next_ready(self.version, self._computing())) is not None:
+            self._due[member.key] = self._hand_out(member)
+
+    def _hand_out(self, member: Member) -> Reply:
+        self._release(member)
+        slot = self.trajectory.hold(self.version)
+        member.holding, member.state = self.version, "computing"
+        buffers = None if member.role == "worker" and member.pushes else self.averaged_buffers().numpy()
+        return wire.Parameters(self.version, self._over, slot.values, buffers)
+
+    def _computing(self) -> list[int]:
+        """Versions at which workers compute."""
+        return [m.holding for m in self.members.workers if m.state == "computing" and m.holding is not None]
+
+    def _release(self, member: Member, *, unread: bool = False) -> None:
+        if member.holding is not None:
+            self.trajectory.release(member.holding, unread=unread)
+            member.holding = None
+        if member.state == "computing":
+            member.state = "waiting"

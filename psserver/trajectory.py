@@ -1,0 +1,136 @@
+"""The trajectory: recent versions of one flat vector, none of which ever changes while somebody reads it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from psserver.shared_memory import Segment
+
+
+@dataclass
+class VersionSlot:
+    """Memory for one version. `holders` counts the members that may still be reading it."""
+
+    values: NDArray[np.float32]
+    segment: Segment | None
+    version: int = -1
+    holders: int = 0
+    retired: bool = False
+    tensor: torch.Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        """View the memory as a tensor."""
+        self.tensor = torch.from_numpy(self.values)
+
+
+class Trajectory:
+    """Versions 0, 1, 2, … of a vector of N float32 values; the newest two are always there.
+
+    Who reads a version holds it (`hold`, `release`); `next_slot` hands out only memory that nobody holds, adding
+    a slot when there is none, so a reply, a checkpoint and the estimator share a version without a copy.
+    Memory: 4 N bytes a slot; as many slots as versions are held at once, plus three, at least `slots`.
+    """
+
+    def __init__(self, initial: NDArray[np.float32], *, version: int, slots: int, directory: Path | None) -> None:
+        self._size = initial.size
+        self._directory = directory
+        self._slots: list[VersionSlot] = []
+        try:
+            for _ in range(max(slots, 3)):
+                self._add_slot()
+        except BaseException:
+            self.close()
+            raise
+        first = self._slots[0]
+        first.values[:] = initial
+        self._by_version: dict[int, VersionSlot] = {}
+        self.current = self.previous = first
+        self._publish(first, version)
+
+    @property
+    def version(self) -> int:
+        """The newest version."""
+        return self.current.version
+
+    @property
+    def slots(self) -> int:
+        """Number of versions there is memory for."""
+        return len(self._slots)
+
+    def at(self, version: int) -> VersionSlot | None:
+        """The slot of a version, None once its memory was used again."""
+        return self._by_version.get(version)
+
+    def hold(self, version: int) -> VersionSlot:
+        """Keep a version that is still there from being overwritten until it is released."""
+        slot = self._by_version[version]
+        slot.holders += 1
+        return slot
+
+    def release(self, version: int, *, unread: bool = False) -> None:
+        """Give a hold back. `unread`: a reader may still be at it (a lost peer), so the memory is never reused."""
+        slot = self._by_version[version]
+        slot.holders -= 1
+        slot.retired = slot.retired or unread
+
+    def next_slot(self) -> VersionSlot:
+        """Memory for version + 1: the oldest version that nobody holds, never the newest two."""
+        free = [s for s in self._slots if s.holders == 0 and s is not self.current and s is not self.previous]
+        for slot in [s for s in free if s.retired]:
+            self._drop(slot)
+        usable = [s for s in free if not s.retired]
+        slot = min(usable, key=lambda s: s.version) if usable else self._add_slot()
+        self._by_version.pop(slot.version, None)
+        slot.version = -1
+        if slot.segment is not None:
+            slot.segment.writing()
+        return slot
+
+    def commit(self, slot: VersionSlot) -> None:
+        """Make what was written into `slot` the newest version."""
+        previous = self.current
+        self._publish(slot, previous.version + 1)
+        self.previous = previous
+
+    def restore_previous(self, values: NDArray[np.float32]) -> None:
+        """Put x_{t−1} beside a restored x_t, so that the first update goes on with its momentum."""
+        slot = self.next_slot()
+        slot.values[:] = values
+        slot.version = self.current.version - 1
+        if slot.segment is not None:
+            slot.segment.version = slot.version
+        self._by_version[slot.version] = slot
+        self.previous = slot
+
+    def close(self) -> None:
+        """Remove the shared memory of every slot."""
+        for slot in self._slots:
+            if slot.segment is not None:
+                slot.segment.close()
+
+    def _publish(self, slot: VersionSlot, version: int) -> None:
+        slot.version = version
+        if slot.segment is not None:
+            slot.segment.version = version
+        self._by_version[version] = slot
+        self.current = slot
+
+    def _add_slot(self) -> VersionSlot:
+        if self._directory is None:
+            slot = VersionSlot(np.zeros(self._size, dtype=np.float32), None)
+        else:
+            segment = Segment.create(self._directory, self._size)
+            slot = VersionSlot(segment.values, segment)
+        self._slots.append(slot)
+        return slot
+
+    def _drop(self, slot: VersionSlot) -> None:
+        self._slots.remove(slot)
+        self._by_version.pop(slot.version, None)
+        if slot.segment is not None:
+            slot.segment.close()

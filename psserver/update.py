@@ -1,0 +1,103 @@
+"""One update: the tuner looks at the gradient, the rule writes the next version, the tuner measures what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from psserver.rules import Rule
+from psserver.trajectory import Trajectory
+from tuner import Settings
+
+BLOCK = 65_536  # float32 values: the arrays that one block of an update touches fit into the second-level cache
+
+
+class Tuning(Protocol):
+    """What an update asks of a tuner; `tuner.Tuner` is the one there is."""
+
+    def look(self, block: slice, gradient: Tensor) -> None:
+        """Take sums over one block of the gradient."""
+
+    def decide(self) -> Settings:
+        """Choose α and μ for the gradient just looked at."""
+
+    def absorb(self, block: slice, gradient: Tensor) -> None:
+        """Take one block of the gradient into the running averages."""
+
+    def record(self, version: int, parameters: Tensor) -> None:
+        """Remember the sampled coordinates of a new version."""
+
+    def sample(self, vector: Tensor) -> Tensor:
+        """The sampled coordinates of a vector."""
+
+    def measure(self, version: int, applied: Tensor) -> float | None:
+        """Total momentum at `version` by the gradient that was computed there."""
+
+
+@dataclass(frozen=True)
+class Update:
+    """What one update did: the version it made, what the tuner chose, the total momentum it then measured."""
+
+    version: int
+    settings: Settings
+    total_momentum: float | None
+
+
+class Updater:
+    """Applies gradients to a trajectory; the only place where parameters change."""
+
+    def __init__(self, trajectory: Trajectory, rule: Rule, tuner: Tuning, weight_decay: float) -> None:
+        self.trajectory = trajectory
+        self.rule = rule
+        self.tuner = tuner
+        self._weight_decay = weight_decay
+        size = trajectory.current.tensor.numel()
+        self._blocks = [slice(start, min(start + BLOCK, size)) for start in range(0, size, BLOCK)]
+        self._decayed = torch.empty(min(BLOCK, size))
+        self._scratch = torch.empty(min(BLOCK, size))
+
+    def apply(self, gradient: Tensor, computed_at: int) -> Update:
+        """Write version t + 1 from the gradient (float32 [N], computed at version `computed_at` ≤ t).
+
+        Raises NonFiniteGradient, with everything as it was, when the gradient is not finite.
+        """
+        x = self.trajectory.current.tensor
+        for block, decayed in self._with_decay(gradient, x):
+            self.tuner.look(block, decayed)
+        settings = self.tuner.decide()
+        slot = self.trajectory.next_slot()
+        previous, new = self.trajectory.previous.tensor, slot.tensor
+        self.rule.begin(settings.learning_rate, settings.momentum)
+        for block, decayed in self._with_decay(gradient, x):
+            self.tuner.absorb(block, decayed)
+            scratch = self._scratch[: decayed.numel()]
+            scaled = (
+                decayed if settings.scale == 1.0 else torch.mul(decayed, settings.scale, out=self._clipped(decayed))
+            )
+            self.rule.apply(block, new[block], x[block], previous[block], scaled, scratch)
+        applied = self._applied_sample(gradient, x, settings)
+        self.trajectory.commit(slot)
+        self.tuner.record(self.trajectory.version, new)
+        return Update(self.trajectory.version, settings, self.tuner.measure(computed_at, applied))
+
+    def _with_decay(self, gradient: Tensor, x: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """Blocks of g + λx; of g itself, without a copy, when there is no weight decay."""
+        for block in self._blocks:
+            part = gradient[block]
+            if self._weight_decay:
+                part = torch.add(part, x[block], alpha=self._weight_decay, out=self._decayed[: part.numel()])
+            yield block, part
+
+    def _clipped(self, decayed: Tensor) -> Tensor:
+        return self._decayed[: decayed.numel()]
+
+    def _applied_sample(self, gradient: Tensor, x: Tensor, settings: Settings) -> Tensor:
+        """The gradient as it was applied, at the coordinates the tuner samples."""
+        sampled = self.tuner.sample(gradient)
+        if self._weight_decay:
+            sampled = torch.add(sampled, self.tuner.sample(x), alpha=self._weight_decay)
+        return self.rule.applied(sampled * settings.scale, self.tuner.sample)
