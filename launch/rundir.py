@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+import orjson
 
 from psserver.errors import ConfigurationError
 
@@ -104,7 +105,7 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
-                row = json.loads(line)
+                row = orjson.loads(line)
             except ValueError as error:
                 if not line.endswith(b"\n"):
                     return
@@ -116,7 +117,7 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
 def read_summary(path: Path) -> dict[str, Any]:
     """The summary of a run, {} when the run did not get that far."""
     try:
-        summary = json.loads(path.read_bytes())
+        summary = orjson.loads(path.read_bytes())
     except (FileNotFoundError, ValueError):
         return {}
     return summary if isinstance(summary, dict) else {}

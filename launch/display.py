@@ -1,0 +1,110 @@
+"""Shows a run while it runs: a live screen on a terminal, plain lines everywhere else."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.live import Live
+
+from launch.numbers import harmless
+from launch.screen import PHASES, Heading, draw, log_line
+from psserver.messages import Status
+
+__all__ = ["Display", "Heading"]
+
+_REMEMBERED = 2000
+
+
+class Display:
+    """Takes one Status after another. Use as a context manager, from one thread.
+
+    seconds: time between two lines where there is no terminal (events are written as they come).
+    """
+
+    def __init__(self, heading: Heading, console: Console | None = None, seconds: float = 5.0) -> None:
+        self._heading = heading
+        self._console = console or Console()
+        self._seconds = seconds
+        self._status: Status | None = None
+        self._losses: deque[tuple[int, float]] = deque(maxlen=_REMEMBERED)
+        self._events: tuple[str, ...] = ()
+        self._written: tuple[str, float] | None = None
+        self._live = Live(self, console=self._console, auto_refresh=False) if self.interactive else None
+
+    @property
+    def interactive(self) -> bool:
+        """Whether the output is a terminal that can redraw itself and knows more than ASCII."""
+        terminal = self._console.is_terminal and not self._console.is_dumb_terminal
+        return terminal and self._console.encoding.lower().startswith("utf")
+
+    def __enter__(self) -> Display:
+        """Take over the terminal, or write the first lines."""
+        if self._live:
+            self._live.start()
+        else:
+            self._write(f"{self._heading.name}  {self._heading.run_dir}  {self._heading.address}".rstrip())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave the last screen standing and give the terminal back."""
+        if self._live:
+            self._live.stop()
+
+    def update(self, status: Status) -> None:
+        """Show how the run stands now."""
+        self._status = status
+        if status.loss is not None and (not self._losses or self._losses[-1][0] < status.version):
+            self._losses.append((status.version, status.loss))
+        if self._live:
+            self._live.refresh()
+        else:
+            self._log(status)
+
+    def note(self, text: str) -> None:
+        """Say something beside the run, above the screen or between the lines."""
+        self._write(text)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The newest Status at the terminal's present size."""
+        if self._status is not None:
+            losses = [loss for _, loss in self._losses]
+            yield draw(self._status, self._heading, console.width, console.height - 1, losses)
+
+    def _log(self, status: Status) -> None:
+        for event in added(self._events, status.events):
+            self._write(f"{'':>8}  {harmless(event)}")
+        self._events = status.events
+        phase, seconds = self._written or ("", 0.0)
+        if phase != status.phase:
+            self._write(f"{'':>8}  {PHASES[status.phase][0]}")
+        if phase != status.phase or status.seconds - seconds >= self._seconds:
+            if status.version:
+                self._write(log_line(status))
+            self._written = (status.phase, status.seconds)
+
+    def _write(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def added(earlier: tuple[str, ...], later: tuple[str, ...]) -> tuple[str, ...]:
+    """The entries of `later` that are new, when both are the newest entries of one growing list."""
+    for shared in range(min(len(earlier), len(later)), 0, -1):
+        if earlier[-shared:] == later[:shared]:
+            return later[shared:]
+    return later
+
+
+def show_until_done(poll: Callable[[], Status], display: Display, pause: Callable[[float], object]) -> Status:
+    """Poll and show four times a second until the run is done; the last Status. `poll`'s errors pass through."""
+    with display:
+        while True:
+            status = poll()
+            display.update(status)
+            if status.phase == "done":
+                return status
+            pause(0.25 if display.interactive else 1.0)
