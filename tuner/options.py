@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
+from math import inf
 from typing import ClassVar, Literal
+
+TARGETS = "'yellowfin', 'constant', 'step' or 'cosine'"
+
+
+def _need(condition: bool, field: str, expected: str, got: object) -> None:
+    if not condition:
+        raise ValueError(f"{field}: expected {expected}, got {got!r}")
 
 
 @dataclass(frozen=True)
@@ -47,3 +56,23 @@ class TunerOptions:
     history: int = 256
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    def __post_init__(self) -> None:
+        """Check the ranges; every test is written so that NaN fails it."""
+        _need(self.target in ("yellowfin", "constant", "step", "cosine"), "target", TARGETS, self.target)
+        _need(self.smoothing in ("none", "ema"), "smoothing", "'none' or 'ema'", self.smoothing)
+        _need(self.loop in ("open", "closed"), "loop", "'open' or 'closed'", self.loop)
+        _need(0 < self.learning_rate < inf, "learning_rate", "a finite number above 0", self.learning_rate)
+        _need(-1 < self.momentum < 1, "momentum", "a number in (-1, 1)", self.momentum)
+        _need(0 < self.lr_factor < inf, "lr_factor", "a finite number above 0", self.lr_factor)
+        _need(0 < self.decay <= 1, "decay", "a number in (0, 1]", self.decay)
+        _need(self.warmup >= 0, "warmup", "0 or more updates", self.warmup)
+        rising = all(a < b for a, b in pairwise((0, *self.milestones)))
+        _need(rising, "milestones", "update numbers above 0, each above the one before", self.milestones)
+        _need(0 <= self.beta < 1, "beta", "a number in [0, 1)", self.beta)
+        _need(self.window >= 1, "window", "1 gradient or more", self.window)
+        _need(0 < self.gain <= 1, "gain", "a number in (0, 1]", self.gain)
+        _need(-1 < self.momentum_min <= 0, "momentum_min", "a number in (-1, 0]", self.momentum_min)
+        _need(0 <= self.momentum_max < 1, "momentum_max", "a number in [0, 1)", self.momentum_max)
+        _need(self.sample >= 0, "sample", "0 (all coordinates) or more", self.sample)
+        _need(self.history >= 3, "history", "3 versions or more", self.history)

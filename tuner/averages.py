@@ -1,0 +1,60 @@
+"""Exponential averages of scalars, zero-debiased, in double precision."""
+
+from __future__ import annotations
+
+import math
+
+from tuner.target import State
+
+LARGEST_LOG = 709.7  # exp of it is still finite
+
+
+class Average:
+    """Zero-debiased exponential average: `s ← βs + (1−β)x`, `n ← βn + (1−β)`, value `s/n` (Kingma and Ba, 2015).
+
+    `n` equals `1 − βᵗ` after t values and is carried along instead of computed, so that the average of a constant is
+    that constant to rounding, however many values came.
+    """
+
+    def __init__(self, beta: float) -> None:
+        self.beta = beta
+        self.total = 0.0
+        self.weight = 0.0
+
+    def update(self, value: float) -> float:
+        """Take one more value; returns the new average."""
+        self.total = self.beta * self.total + (1.0 - self.beta) * value
+        self.weight = self.beta * self.weight + (1.0 - self.beta)
+        return self.value
+
+    @property
+    def empty(self) -> bool:
+        """Whether no value came yet."""
+        return self.weight == 0.0
+
+    @property
+    def value(self) -> float:
+        """The average; 0 before the first value."""
+        return 0.0 if self.empty else self.total / self.weight
+
+    def state_dict(self) -> State:
+        """Two floats."""
+        return {"total": self.total, "weight": self.weight}
+
+    def load_state_dict(self, state: State) -> None:
+        """Continue from `state_dict`'s answer."""
+        self.total, self.weight = float(state["total"]), float(state["weight"])
+
+
+class LogAverage(Average):
+    """`Average` of logarithms: takes positive values and gives their weighted geometric mean."""
+
+    def update(self, value: float) -> float:
+        """Take one more value, which must be above 0; returns the new geometric mean."""
+        super().update(math.log(value))
+        return self.value
+
+    @property
+    def value(self) -> float:
+        """The geometric mean; 0 before the first value."""
+        return 0.0 if self.empty else math.exp(min(self.total / self.weight, LARGEST_LOG))

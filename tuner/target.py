@@ -1,0 +1,61 @@
+"""What a target is: block by block it looks at a gradient, decides α and μ, then absorbs the gradient."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+
+State = dict[str, Any]
+"""Nested dict whose leaves are Tensor, float, int, bool, str, None or lists of those."""
+
+
+class NonFiniteGradient(ValueError):
+    """A gradient holds NaN or infinity (or its squared norm exceeds a double). Nothing has changed because of it."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a target chose for one gradient.
+
+    learning_rate: α, before the user's factor.
+    momentum:      μ*, the target momentum.
+    scale:         in (0, 1]: what clipping multiplies the gradient by.
+    gradient_norm: ‖g‖ before clipping, weight decay included.
+    """
+
+    learning_rate: float
+    momentum: float
+    scale: float
+    gradient_norm: float
+
+
+class Target(Protocol):
+    """Chooses α and μ* from gradients.
+
+    For every gradient: `look` at each block of it once, `decide`, then `absorb` each block once. Two passes over the
+    gradient, and the statistics of a gradient are already used for its own step. Blocks are disjoint slices of the
+    flat vector of N parameters; a block that was not looked at counts as zero and must be absorbed as zero.
+    """
+
+    def look(self, block: slice, gradient: Tensor) -> None:
+        """Take the sums that `decide` needs over one block (floating point, [length of block], unclipped)."""
+
+    def decide(self) -> Decision:
+        """Choose for the gradient just looked at.
+
+        Raises NonFiniteGradient, with the state as if that gradient had never been seen; RuntimeError before any look.
+        """
+
+    def absorb(self, block: slice, gradient: Tensor) -> None:
+        """Take one block of the same gradient (still unclipped) into the running averages."""
+
+    def abandon(self) -> None:
+        """Forget a gradient that was looked at but not decided about."""
+
+    def state_dict(self) -> State:
+        """Everything that a bit-exact continuation needs; shares no memory with the target."""
+
+    def load_state_dict(self, state: State) -> None:
+        """Continue from `state_dict`'s answer."""

@@ -1,0 +1,114 @@
+"""Total momentum, measured while training: a median over a fixed sample of coordinates of the trajectory.
+
+Source: Zhang and Mitliagkas (2019), closed-loop YellowFin; the identity in `TotalMomentum` is worked out here.
+"""
+
+from __future__ import annotations
+
+import random
+
+import torch
+from torch import Tensor
+
+from tuner.target import State
+
+ULPS = 8.0  # a displacement shorter than this many units in the last place of x is mostly rounding
+RELATIVE = 1e-3  # a displacement shorter than this part of the mean one carries noise only
+NEEDED = 16  # fewest coordinates a median is taken over (or half the sample, where that is smaller)
+
+
+class TotalMomentum:
+    """`μ̂_T = median_i ( (x_{v+1} − x_v + α_v g_v) / (x_v − x_{v−1}) )_i`, for g_v computed at version v.
+
+    α_v is the learning rate that made version v + 1. With a the gradient that was applied there, the update rule gives
+
+        μ̂_T = μ + median_i ( α_v (g_v − a) / (x_v − x_{v−1}) )_i
+
+    exactly, at any delay; so without staleness it equals μ to rounding, whatever the noise.
+
+    Of the parameters only K coordinates are kept, drawn once by `seed`, for the last `history` versions, in double
+    (8 K history bytes). A coordinate is left out of a median where |x_v − x_{v−1}| is at most 8 units in the last place
+    of x_v, or at most 1e-3 of the mean displacement; of an even number of ratios the lower middle one is the median.
+
+    size: N. sample: K, at most N; 0 for all N. history: at least 3. resolution: spacing of the parameters' numbers
+    relative to their size (2⁻²³ for float32).
+    """
+
+    def __init__(self, size: int, *, sample: int, history: int, seed: int, resolution: float = 2.0**-23) -> None:
+        self._size, self._history, self._resolution = size, history, resolution
+        self._index: Tensor | None = None
+        if 0 < sample < size:
+            self._index = torch.tensor(sorted(random.Random(seed).sample(range(size), sample)))
+        self._needed = min(NEEDED, -(-self.count // 2))
+        self._rows: list[Tensor | None] = [None] * history
+        self._versions = [-1] * history
+        self._rates = [0.0] * history
+
+    @property
+    def count(self) -> int:
+        """K, the number of coordinates sampled."""
+        return self._size if self._index is None else self._index.numel()
+
+    def sample(self, vector: Tensor) -> Tensor:
+        """The sampled coordinates [K] of a vector [N]; the vector itself when all are sampled."""
+        if vector.numel() != self._size:
+            raise ValueError(f"vector: expected {self._size} values, got {vector.numel()}")
+        if self._index is None:
+            return vector
+        if self._index.device != vector.device:
+            self._index = self._index.to(vector.device)
+        return vector.index_select(0, self._index)
+
+    def record(self, version: int, sampled: Tensor, learning_rate: float) -> None:
+        """Remember a version: its sampled coordinates [K] (copied) and the α of the update that made it."""
+        slot = version % self._history
+        self._rows[slot] = sampled.to(torch.float64, copy=True)
+        self._versions[slot] = version
+        self._rates[slot] = learning_rate
+
+    def measure(self, version: int, applied: Tensor) -> float | None:
+        """μ̂_T at `version` from g_v [K], which was computed there and scaled and decayed as it was applied.
+
+        None when version − 1, version or version + 1 is not remembered (so always at version 0), or when too few
+        coordinates moved: fewer than 16, or than half the sample where that is smaller.
+        """
+        before, here, after = (self._row(v) for v in (version - 1, version, version + 1))
+        if before is None or here is None or after is None:
+            return None
+        rate = self._rates[(version + 1) % self._history]
+        moved = here - before
+        ratio = (after - here).add_(applied, alpha=rate).div_(moved)
+        length = moved.abs_()
+        floor = here.abs().mul_(ULPS * self._resolution).clamp_(min=RELATIVE * float(length.mean()))
+        ratio = ratio[length > floor]
+        return float(ratio.median()) if ratio.numel() >= self._needed else None
+
+    def _row(self, version: int) -> Tensor | None:
+        slot = version % self._history
+        return self._rows[slot] if version >= 0 and self._versions[slot] == version else None
+
+    def state_dict(self) -> State:
+        """The remembered versions, oldest first: numbers, learning rates, coordinates [versions, K]; and the sample."""
+        known = sorted(v for v in self._versions if v >= 0)
+        rows = [row for v in known if (row := self._rows[v % self._history]) is not None]
+        return {
+            "index": None if self._index is None else self._index.clone(),
+            "versions": known,
+            "rates": [self._rates[v % self._history] for v in known],
+            "rows": torch.stack(rows) if rows else None,
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """Continue from `state_dict`'s answer; versions beyond `history` are dropped, oldest first.
+
+        Raises ValueError when the sample has another size.
+        """
+        index, rows = state["index"], state["rows"]
+        count = self._size if index is None else index.numel()
+        if count != self.count:
+            raise ValueError(f"sample: expected {self.count} coordinates, got {count}")
+        self._index = None if index is None else index.clone()
+        self._rows = [None] * self._history
+        self._versions = [-1] * self._history
+        for position, version in enumerate(state["versions"]):
+            self.record(version, rows[position], float(state["rates"][position]))

@@ -1,0 +1,147 @@
+"""The tuner: a target × a loop × the total-momentum estimator, as one object the server talks to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from tuner.constant import Constant
+from tuner.loop import Clamp, Closed, Loop, Open
+from tuner.options import TunerOptions
+from tuner.schedule import Cosine, Step
+from tuner.target import State, Target
+from tuner.total_momentum import TotalMomentum
+from tuner.yellowfin import YellowFinTarget
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What one update uses.
+
+    learning_rate:   α, the user's factor included.
+    momentum:        μ, the loop's answer.
+    target_momentum: μ*.
+    scale:           in (0, 1]: what clipping multiplies the gradient by.
+    gradient_norm:   ‖g‖ before clipping, weight decay included.
+    """
+
+    learning_rate: float
+    momentum: float
+    target_momentum: float
+    scale: float
+    gradient_norm: float
+
+
+class Tuner:
+    """Chooses the settings of every update and measures what came of them.
+
+    For each gradient: `look` at its blocks, `decide`, `absorb` its blocks, make version t + 1, `record` it, `measure`.
+    Version 0 is recorded before the first gradient. Knows no sockets, files or clocks, and draws no random numbers
+    after it was built.
+    """
+
+    def __init__(self, target: Target, loop: Loop, estimator: TotalMomentum, lr_factor: float = 1.0) -> None:
+        self.target, self.loop, self.estimator = target, loop, estimator
+        self.lr_factor = lr_factor
+        self._learning_rate = 0.0
+        self._target_momentum = 0.0
+
+    @property
+    def clamped(self) -> Clamp | None:
+        """Whether the loop's clamp held μ back at the last measurement, and at which end."""
+        return self.loop.clamped
+
+    def look(self, block: slice, gradient: Tensor) -> None:
+        """Take sums over one block of the gradient [length of block], weight decay included."""
+        self.target.look(block, gradient)
+
+    def decide(self) -> Settings:
+        """Choose for the gradient just looked at.
+
+        Raises NonFiniteGradient, with the state as if that gradient had never been seen; RuntimeError before any look.
+        """
+        decision = self.target.decide()
+        self._learning_rate = decision.learning_rate * self.lr_factor
+        self._target_momentum = decision.momentum
+        return Settings(
+            learning_rate=self._learning_rate,
+            momentum=self.loop.momentum(decision.momentum),
+            target_momentum=decision.momentum,
+            scale=decision.scale,
+            gradient_norm=decision.gradient_norm,
+        )
+
+    def absorb(self, block: slice, gradient: Tensor) -> None:
+        """Take one block of the same gradient, not yet scaled, into the running averages."""
+        self.target.absorb(block, gradient)
+
+    def abandon(self) -> None:
+        """Forget a gradient that was looked at but not decided about."""
+        self.target.abandon()
+
+    def record(self, version: int, parameters: Tensor) -> None:
+        """Remember the sampled coordinates of a version [N], made with the settings last decided."""
+        self.estimator.record(version, self.estimator.sample(parameters), self._learning_rate)
+
+    def sample(self, vector: Tensor) -> Tensor:
+        """The coordinates [K] of a vector [N] over which total momentum is measured."""
+        return self.estimator.sample(vector)
+
+    def measure(self, version: int, applied: Tensor) -> float | None:
+        """μ̂_T at the version a gradient was computed at, fed to the loop; None when it cannot be measured.
+
+        applied: [K], that gradient as it was applied: scaled, with weight decay; preconditioned for Adam.
+        """
+        measured = self.estimator.measure(version, applied)
+        self.loop.observe(self._target_momentum, measured)
+        return measured
+
+    def state_dict(self) -> State:
+        """Everything that a bit-exact continuation needs; shares no memory with the tuner."""
+        return {
+            "target": self.target.state_dict(),
+            "loop": self.loop.state_dict(),
+            "estimator": self.estimator.state_dict(),
+            "lr_factor": self.lr_factor,
+            "learning_rate": self._learning_rate,
+            "target_momentum": self._target_momentum,
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """Continue from `state_dict`'s answer. Raises ValueError when it is of another size."""
+        self.target.load_state_dict(state["target"])
+        self.loop.load_state_dict(state["loop"])
+        self.estimator.load_state_dict(state["estimator"])
+        self.lr_factor = float(state["lr_factor"])
+        self._learning_rate = float(state["learning_rate"])
+        self._target_momentum = float(state["target_momentum"])
+
+
+def build(options: TunerOptions, size: int, updates: int, seed: int) -> Tuner:
+    """The tuner that `options` describe, for N = `size` parameters and a run of `updates`; `seed` draws the sample."""
+    if size < 1:
+        raise ValueError(f"size: expected at least 1 parameter, got {size}")
+    estimator = TotalMomentum(size, sample=options.sample, history=options.history, seed=seed)
+    return Tuner(_target(options, size, updates), _loop(options), estimator, options.lr_factor)
+
+
+def _target(options: TunerOptions, size: int, updates: int) -> Target:
+    rate, momentum, warmup = options.learning_rate, options.momentum, options.warmup
+    match options.target:
+        case "yellowfin":
+            return YellowFinTarget(
+                size, beta=options.beta, window=options.window, smoothing=options.smoothing, clip=options.clip
+            )
+        case "constant":
+            return Constant(rate, momentum)
+        case "step":
+            return Step(rate, momentum, milestones=options.milestones, decay=options.decay, warmup=warmup)
+        case "cosine":
+            return Cosine(rate, momentum, updates=updates, warmup=warmup)
+
+
+def _loop(options: TunerOptions) -> Loop:
+    if options.loop == "open":
+        return Open()
+    return Closed(options.gain, options.momentum_min, options.momentum_max)

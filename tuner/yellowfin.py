@@ -1,0 +1,137 @@
+"""The YellowFin target: α and μ* from the gradients alone.
+
+Source: J. Zhang and I. Mitliagkas, "YellowFin and the art of momentum tuning" (2019), and the authors' release.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from tuner.averages import Average
+from tuner.measurements import CurvatureRange, Distance, GradientVariance
+from tuner.single_step import single_step
+from tuner.sums import Sums
+from tuner.target import Decision, NonFiniteGradient, State
+
+
+class YellowFinTarget:
+    """Chooses α and μ* for every gradient.
+
+    The order for gradient number t (from 0), h_t = ‖g_t‖²:
+
+     1. clipping:    s = min(1, √h_max/‖g_t‖), with h_max from before this gradient; s = 1 at the first one.
+     2. curvature:   h_t, unclipped but at most 100 h_max, enters the window; then h_min and h_max.
+     3. variance C and distance D take the clipped gradient s·g_t, the same that the update applies.
+     4. single step: α_t and μ_t from C, D, h_min and h_max.
+     5. smoothing:   "ema" replaces both by their zero-debiased exponential averages (α and μ themselves, not their
+                     logarithms, and before warm-up); "none" keeps them.
+     6. warm-up:     α ← min(α, α (t+1)/(10 w)) for window w.
+
+    While every gradient has been zero nothing is known: α = 0 and μ* = 0. Afterwards a zero gradient counts in C and
+    D, and leaves the curvature range alone.
+
+    size: N. beta: β in [0, 1). window: w. smoothing: "ema" or "none". clip: whether step 1 happens.
+    Owns one vector [N], e, float32 (float64 for float64 gradients), on the device of the first gradient absorbed.
+    """
+
+    def __init__(
+        self, size: int, *, beta: float = 0.999, window: int = 20, smoothing: str = "ema", clip: bool = True
+    ) -> None:
+        self._size, self._beta, self._window = size, beta, window
+        self._smooth, self._clip = smoothing == "ema", clip
+        self._count = 0
+        self._scale = 1.0
+        self._mean: Tensor | None = None
+        self._sums = Sums()
+        self._curvature = CurvatureRange(beta, window)
+        self._variance = GradientVariance(beta)
+        self._distance = Distance(beta)
+        self._rate, self._momentum = Average(beta), Average(beta)
+
+    def look(self, block: slice, gradient: Tensor) -> None:
+        """Take ‖g‖² and ⟨e, g⟩ of one block."""
+        self._sums.add(gradient, None if self._mean is None else self._mean[block])
+
+    def decide(self) -> Decision:
+        """Choose for the gradient just looked at; see the class for the order and `Target` for the errors."""
+        if not self._sums.blocks:
+            raise RuntimeError("expected look() at the blocks of a gradient before decide(), got none")
+        squares, products = self._sums.totals()
+        self._sums.clear()
+        if not (math.isfinite(squares) and math.isfinite(products)):
+            raise NonFiniteGradient(f"expected a finite gradient, got one with ‖g‖² = {squares}")
+        norm = math.sqrt(squares)
+        s = self._clipping(norm)
+        self._curvature.update(squares)
+        self._variance.update(s * s * squares, s * products)
+        self._distance.update(s * norm, self._variance.mean_square)
+        alpha, mu = self._step()
+        warm = min(1.0, (self._count + 1) / (10.0 * self._window))
+        self._count += 1
+        self._scale = s
+        return Decision(alpha * warm, mu, s, norm)
+
+    def _clipping(self, norm: float) -> float:
+        if not (self._clip and self._curvature.known):
+            return 1.0
+        threshold = math.sqrt(self._curvature.h_max)
+        return threshold / norm if norm > threshold else 1.0
+
+    def _step(self) -> tuple[float, float]:
+        if not self._curvature.known:
+            return 0.0, 0.0
+        range_ = self._curvature
+        alpha, mu = single_step(self._variance.value, self._distance.value, range_.h_min, range_.h_max)
+        if self._smooth:
+            return self._rate.update(alpha), self._momentum.update(mu)
+        return alpha, mu
+
+    def absorb(self, block: slice, gradient: Tensor) -> None:
+        """`e ← βe + (1−β) s g` over one block."""
+        if self._mean is None:
+            dtype = torch.promote_types(gradient.dtype, torch.float32)
+            self._mean = torch.zeros(self._size, dtype=dtype, device=gradient.device)
+        e, rest = self._mean[block], 1.0 - self._beta
+        if self._scale == 1.0 and gradient.dtype == e.dtype:
+            e.lerp_(gradient, rest)
+        else:
+            e.mul_(self._beta).add_(gradient, alpha=rest * self._scale)
+
+    def abandon(self) -> None:
+        """Forget a gradient that was looked at but not decided about."""
+        self._sums.clear()
+
+    def extend(self, count: int) -> None:
+        """Append `count` parameters, whose gradients so far were zero."""
+        self._size += count
+        if self._mean is not None:
+            self._mean = torch.cat((self._mean, self._mean.new_zeros(count)))
+
+    def state_dict(self) -> State:
+        """See `Target`; valid before the first gradient, and not to be taken between `decide` and `absorb`."""
+        return {
+            "count": self._count,
+            "mean": None if self._mean is None else self._mean.clone(),
+            "curvature": self._curvature.state_dict(),
+            "variance": self._variance.state_dict(),
+            "distance": self._distance.state_dict(),
+            "rate": self._rate.state_dict(),
+            "momentum": self._momentum.state_dict(),
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """Continue from `state_dict`'s answer. Raises ValueError when e has another size."""
+        mean = state["mean"]
+        if mean is not None and mean.numel() != self._size:
+            raise ValueError(f"mean: expected {self._size} values, got {mean.numel()}")
+        self._sums.clear()
+        self._count = int(state["count"])
+        self._mean = None if mean is None else mean.clone()
+        self._curvature.load_state_dict(state["curvature"])
+        self._variance.load_state_dict(state["variance"])
+        self._distance.load_state_dict(state["distance"])
+        self._rate.load_state_dict(state["rate"])
+        self._momentum.load_state_dict(state["momentum"])
