@@ -8,6 +8,7 @@ import http.client
 import os
 import tarfile
 import tempfile
+import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -123,6 +124,9 @@ def _download(archive: Archive, path: Path) -> None:
     except (OSError, http.client.HTTPException) as error:
         temporary.unlink(missing_ok=True)
         reason = getattr(error, "reason", None) or error
+        if isinstance(error, urllib.error.HTTPError):
+            reason = str(error)
+            error.close()  # it holds the connection
         raise DataError(
             f"{archive.name} is not in {path.parent}, and {archive.url} could not be downloaded ({reason}); "
             f"place {archive.file_name}, or the folder {archive.folder} it contains, in {path.parent}, "

@@ -50,6 +50,9 @@ def resnet(
         raise ConfigurationError(f"dataset: expected cifar10 or cifar100, got {dataset!r}")
     if autocast not in (None, "bfloat16"):
         raise ConfigurationError(f"autocast: expected bfloat16 or nothing, got {autocast!r}")
+    for name, number in (("width", width), ("batch", batch), ("accumulate", accumulate)):
+        if number < 1:
+            raise ConfigurationError(f"{name}: expected 1 or more, got {number}")
     _within("examples", examples, 50_000)
     _within("evaluate_examples", evaluate_examples, 10_000)
     choose_block(depth, block)
