@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 import torch
 
 from psserver.messages import Hello, MemberStatus, Role
+from psserver.place import process_exists
 from psserver.shared_memory import Segment
 
 State = Literal["computing", "waiting", "lost", "left"]
@@ -143,7 +141,7 @@ class Members:
         gone = []
         for member in list(self._by_key.values()):
             silence = now - member.heard
-            if member.hello.place == place and not _process_exists(member.hello.pid):
+            if member.hello.place == place and not process_exists(member.hello.pid):
                 gone.append((member, f"its process {member.hello.pid} is gone"))
             elif silence > self._timeout:
                 gone.append((member, f"silent for {silence:.1f} s (limit {self._timeout:g} s)"))
@@ -165,22 +163,3 @@ class Members:
         while number in self._workers and self._workers[number].present:
             number += 1
         return number
-
-
-def here() -> str:
-    """Names this kernel and process namespace; a process id means something only within one."""
-    with contextlib.suppress(OSError):
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
-    return f"{os.uname().nodename} unknown"
-
-
-def _process_exists(pid: int) -> bool:
-    """False also for a process that died and waits to be reaped."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    except OSError:
-        return True
-    return text.rpartition(")")[2].split()[0] not in ("Z", "X")

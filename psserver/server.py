@@ -18,9 +18,10 @@ from psserver.errors import WireError
 from psserver.gate import Gate
 from psserver.intake import Intake
 from psserver.journal import Journal
-from psserver.members import Member, Members, here
+from psserver.members import Member, Members
 from psserver.metrics import NoRecord, Record
 from psserver.options import RuleOptions, ServerOptions
+from psserver.place import here
 from psserver.rules import make_rule
 from psserver.trajectory import Trajectory
 from psserver.update import Updater

@@ -50,12 +50,13 @@ from psserver.messages import (
     Watch,
     Welcome,
 )
+from psserver.place import here
 from psserver.shared_memory import Segment
 
 __all__ = [
     "PROTOCOL_VERSION", "Alive", "Frame", "Goodbye", "Heartbeat", "Hello", "Limits", "MemberStatus", "Message", "Noted",
     "Parameters", "Pull", "Push", "Refusal", "Reply", "Report", "Request", "Segment", "Slot", "Status", "Stop",
-    "Vector", "Watch", "Welcome", "WireError", "decode", "encode", "sequence_of",
+    "Vector", "Watch", "Welcome", "WireError", "decode", "encode", "here", "sequence_of",
 ]  # fmt: skip
 
 if sys.byteorder != "little":

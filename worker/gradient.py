@@ -82,6 +82,11 @@ class Gradient:
         """Return a copy of the model's buffers (BatchNorm statistics), float32 [B]."""
         return self.layout.flatten_buffers(self._model).numpy()
 
+    def load_buffers(self, values: NDArray[np.float32]) -> None:
+        """Start from these buffers, float32 [B], in place of the ones the model was built with."""
+        if self.layout.buffer_size:
+            self.layout.load_buffers(self._model, torch.from_numpy(values.copy()).to(self.device))
+
     def _take(self, parameters: NDArray[np.float32] | Tensor) -> None:
         values = parameters.detach().numpy() if isinstance(parameters, Tensor) else parameters
         if values.shape != (self.layout.size,) or values.dtype != np.float32:

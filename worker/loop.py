@@ -1,0 +1,52 @@
+"""What a worker does, in one glance: take parameters, compute a gradient, push it, until the run is over."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from worker.client import ParameterClient, RunOver, Snapshot
+from worker.evaluate import Evaluator
+from worker.gradient import Gradient
+
+
+def work(client: ParameterClient, gradient: Gradient) -> RunOver:
+    """Push one gradient after another to the server that `client` has joined; return why it ended."""
+    buffers_every = client.welcome.buffers_every
+    try:
+        snapshot = client.pull()
+        if snapshot.buffers is not None:
+            gradient.load_buffers(snapshot.buffers)
+        while True:
+            step = client.step + 1
+            loss, _ = gradient.compute(snapshot.parameters, torch.from_numpy(client.gradient), step)
+            if not snapshot.intact:
+                snapshot = client.pull()
+                continue
+            report = step % buffers_every == 1 % buffers_every and gradient.layout.buffer_size > 0
+            snapshot = client.push(snapshot, loss, buffers=gradient.buffers() if report else None)
+    except RunOver as over:
+        return over
+
+
+def watch_over(client: ParameterClient, evaluator: Evaluator, every: int, pause: float = 0.2) -> None:
+    """Evaluate the newest version whenever `every` updates have passed, and the final one; report each."""
+    due = every
+    try:
+        while True:
+            news = client.newest
+            if news is None or (news.version < due and not news.final):
+                time.sleep(pause)
+                continue
+            snapshot = client.pull()
+            client.report(snapshot.version, _evaluated(evaluator, snapshot))
+            if snapshot.final:
+                return
+            due = (snapshot.version // every + 1) * every
+    except RunOver:
+        return
+
+
+def _evaluated(evaluator: Evaluator, snapshot: Snapshot) -> dict[str, float]:
+    return evaluator.evaluate(snapshot.parameters, snapshot.buffers)
