@@ -9,7 +9,6 @@ import click
 
 from launch.cli_look import LOOKING
 from launch.cli_run import RUNNING
-from psserver.errors import TaskError, YellowFinError
 
 INTERRUPTED = 130
 
@@ -26,33 +25,51 @@ for _command in (*RUNNING, *LOOKING):
     commands.add_command(_command)
 
 
+class _Ending:
+    """Turns what a command raised into an exit code and a sentence. The errors are imported when there is one."""
+
+    def __init__(self) -> None:
+        self.code = 0
+
+    def __enter__(self) -> _Ending:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+        if error is None:
+            return False
+        if isinstance(error, click.Abort | KeyboardInterrupt):
+            click.echo("yfps: interrupted", err=True)
+            self.code = INTERRUPTED
+            return True
+        if isinstance(error, click.ClickException):
+            error.show()
+            self.code = error.exit_code
+            return True
+        return self._mended(error)
+
+    def _mended(self, error: BaseException) -> bool:
+        from psserver.errors import TaskError, YellowFinError
+
+        if not isinstance(error, YellowFinError):
+            return False
+        if isinstance(error, TaskError):
+            from worker.load import user_traceback
+
+            click.echo(user_traceback(error), err=True)
+        click.echo(f"yfps: {error}", err=True)
+        self.code = error.exit_code
+        return True
+
+
 def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code.
 
     0 done, 1 failed, 2 something the user can mend (said in one sentence), 130 interrupted.
     """
-    try:
+    with _Ending() as ending:
         result = commands.main(args=list(arguments), prog_name="yfps", standalone_mode=False)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("yfps: interrupted", err=True)
-        return INTERRUPTED
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except TaskError as error:
-        _show_users_traceback(error)
-        click.echo(f"yfps: {error}", err=True)
-        return error.exit_code
-    except YellowFinError as error:
-        click.echo(f"yfps: {error}", err=True)
-        return error.exit_code
-    return result if isinstance(result, int) else 0
-
-
-def _show_users_traceback(error: TaskError) -> None:
-    from worker.load import user_traceback
-
-    click.echo(user_traceback(error), err=True)
+        return result if isinstance(result, int) else 0
+    return ending.code
 
 
 def main() -> None:

@@ -32,9 +32,10 @@ class Follower:
     """Writes into `tensorboard/` whatever the run has recorded since the last `step()`.
 
     A new follower starts a new event file from the first row, with the mark that tells TensorBoard to forget what
-    an earlier file said, so that a restart, also of the run itself, leaves every curve whole.
+    an earlier file said; it does the same when the records are replaced under it, because the server came back
+    from a checkpoint. So every curve stays whole.
 
-    every: rows of metrics.jsonl between two points (1: all of them).
+    every: updates between two points of metrics.jsonl (1: all of them).
     """
 
     def __init__(self, run_dir: Path, every: int = 1) -> None:
@@ -47,11 +48,14 @@ class Follower:
         self._file = (places.tensorboard / name).open("wb")
         self._writer = RecordWriter(self._file)
         self._put(Event(wall_time=self._start, file_version="brain.Event:2"))
-        self._put(Event(wall_time=self._start, step=0, session_log=SessionLog(status=SessionLog.START)))
+        self._forget()
 
     def step(self) -> int:
         """Write what is new; how many points that was."""
         metrics, evaluations = self._tails
+        if metrics.replaced() or evaluations.replaced():
+            self._tails = metrics, evaluations = _Tail(metrics.path), _Tail(evaluations.path)
+            self._forget()
         points = 0
         for row in metrics.rows():
             if row["update"] % self._every == 0:
@@ -74,23 +78,34 @@ class Follower:
         self._put(Event(wall_time=moment, step=row["update"], summary=Summary(value=scalars)))
         return len(known)
 
+    def _forget(self) -> None:
+        self._put(Event(wall_time=self._start, step=0, session_log=SessionLog(status=SessionLog.START)))
+
     def _put(self, event: Event) -> None:
         self._writer.write(event.SerializeToString())
 
 
 class _Tail:
-    """Reads the whole lines that a file has gained; from the start again when it was cut."""
+    """Reads the whole lines that a file has gained."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self._offset = 0
+        self._identity: int | None = None
+
+    def replaced(self) -> bool:
+        """Whether the file that was read from is gone: a resumed run writes its records anew up to a checkpoint."""
+        try:
+            now = self.path.stat()
+        except FileNotFoundError:
+            return False
+        return now.st_size < self._offset or self._identity not in (None, now.st_ino)
 
     def rows(self) -> list[dict[str, Any]]:
         """The new rows; a line that is still being written is left for later."""
         try:
-            with self._path.open("rb") as file:
-                if os.fstat(file.fileno()).st_size < self._offset:
-                    self._offset = 0
+            with self.path.open("rb") as file:
+                self._identity = os.fstat(file.fileno()).st_ino
                 file.seek(self._offset)
                 text = file.read()
         except FileNotFoundError:
