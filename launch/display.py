@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 
-from launch.numbers import harmless
+from launch.numbers import duration, harmless, shown
+from launch.rundir import RunDir, read_summary
 from launch.screen import PHASES, Heading, draw, log_line
 from psserver.messages import Status
 
@@ -32,6 +35,7 @@ class Display:
         self._losses: deque[tuple[int, float]] = deque(maxlen=_REMEMBERED)
         self._events: tuple[str, ...] = ()
         self._written: tuple[str, float] | None = None
+        self._closing: tuple[str, ...] = ()
         self._live = Live(self, console=self._console, auto_refresh=False) if self.interactive else None
 
     @property
@@ -51,9 +55,12 @@ class Display:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Leave the last screen standing and give the terminal back."""
+        """Leave the last screen standing, give the terminal back, and say how it ended."""
         if self._live:
             self._live.stop()
+        for line in self._closing:
+            self._write(line)
+        self._closing = ()
 
     def update(self, status: Status) -> None:
         """Show how the run stands now."""
@@ -64,6 +71,15 @@ class Display:
             self._live.refresh()
         else:
             self._log(status)
+
+    def finish(self, places: RunDir) -> None:
+        """Show the end as the run's folder tells it, which may lie past the last Status that was seen."""
+        summary = read_summary(places.summary)
+        if not summary:
+            return
+        if self._status is not None:
+            self.update(_ended(self._status, summary))
+        self._closing = (closing_line(summary), f"Records: {places.path}")
 
     def note(self, text: str) -> None:
         """Say something beside the run, above the screen or between the lines."""
@@ -89,6 +105,34 @@ class Display:
 
     def _write(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _ended(status: Status, summary: Mapping[str, Any]) -> Status:
+    done = summary.get("reason") == "done"
+    return replace(
+        status,
+        phase="done" if done else status.phase,
+        version=int(summary.get("updates") or status.version),
+        seconds=float(summary.get("seconds") or status.seconds),
+        loss=summary.get("final_train_loss", status.loss),
+        evaluation=summary.get("last_eval") or status.evaluation,
+        evaluated_at=summary.get("last_eval_update") or status.evaluated_at,
+    )
+
+
+def closing_line(summary: Mapping[str, Any]) -> str:
+    """What a run came to, in one line; what is not known is left out."""
+    updates, seconds = summary.get("updates", 0), summary.get("seconds") or 0.0
+    parts = [f"{summary.get('reason', 'ended')}: {updates:,} updates in {duration(seconds)}"]
+    if summary.get("final_train_loss") is not None:
+        parts.append(f"training loss {shown(summary['final_train_loss'])}")
+    if summary.get("best_eval") is not None:
+        parts.append(f"best {summary.get('best_eval_name') or 'evaluation'} {shown(summary['best_eval'])}")
+    if summary.get("mean_total_momentum") is not None:
+        parts.append(f"mean total momentum {shown(summary['mean_total_momentum'], 3)}")
+    if summary.get("workers_lost"):
+        parts.append(f"{summary['workers_lost']} workers lost")
+    return ", ".join(parts)
 
 
 def added(earlier: tuple[str, ...], later: tuple[str, ...]) -> tuple[str, ...]:
