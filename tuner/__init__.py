@@ -4,8 +4,9 @@
 mathematics for a parameter server that sees one gradient after another.
 """
 
+from tuner.optimizer import YellowFin
 from tuner.options import TunerOptions
 from tuner.target import NonFiniteGradient
 from tuner.tuner import Settings, Tuner, build
 
-__all__ = ["NonFiniteGradient", "Settings", "Tuner", "TunerOptions", "build"]
+__all__ = ["NonFiniteGradient", "Settings", "Tuner", "TunerOptions", "YellowFin", "build"]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 CHUNK = 65_536  # longest float32 sum; longer ones lose digits and leave the second-level cache
+DEVICE_CHUNK = 1 << 24  # bounds the memory of the double copies on a GPU
 TINY = 1e-26  # below this a float32 sum of CHUNK squares may owe a part in 1e7 to squares that underflowed
 
 
@@ -19,22 +20,25 @@ class Sums:
     """
 
     def __init__(self) -> None:
+        self._pending: list[Tensor] = []
         self.clear()
 
     def clear(self) -> None:
         """Forget all blocks."""
         self.blocks = 0
+        self._pending.clear()
         self._squares = 0.0
         self._products = 0.0
-        self._pending: list[Tensor] = []
 
     def add(self, gradient: Tensor, mean: Tensor | None = None) -> None:
         """Add one block of g [n] and of e [n]; None stands for e = 0."""
         self.blocks += 1
         if gradient.device.type != "cpu":
-            g = gradient.double()
-            product = torch.dot(g, mean.double()) if mean is not None else g.new_zeros(())
-            self._pending.append(torch.stack((torch.dot(g, g), product)))
+            for start in range(0, gradient.numel(), DEVICE_CHUNK):
+                chunk = slice(start, start + DEVICE_CHUNK)
+                g = gradient[chunk].double()
+                product = torch.dot(g, mean[chunk].double()) if mean is not None else g.new_zeros(())
+                self._pending.append(torch.stack((torch.dot(g, g), product)))
             return
         for start in range(0, gradient.numel(), CHUNK):
             chunk = slice(start, start + CHUNK)

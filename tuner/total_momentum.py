@@ -5,6 +5,7 @@ Source: Zhang and Mitliagkas (2019), closed-loop YellowFin; the identity in `Tot
 
 from __future__ import annotations
 
+import math
 import random
 
 import torch
@@ -12,8 +13,7 @@ from torch import Tensor
 
 from tuner.target import State
 
-ULPS = 8.0  # a displacement shorter than this many units in the last place of x is mostly rounding
-RELATIVE = 1e-3  # a displacement shorter than this part of the mean one carries noise only
+ULPS = 8.0  # a displacement no longer than this many units in the last place of x is mostly rounding
 NEEDED = 16  # fewest coordinates a median is taken over (or half the sample, where that is smaller)
 
 
@@ -26,16 +26,19 @@ class TotalMomentum:
 
     exactly, at any delay; so without staleness it equals μ to rounding, whatever the noise.
 
-    Of the parameters only K coordinates are kept, drawn once by `seed`, for the last `history` versions, in double
-    (8 K history bytes). A coordinate is left out of a median where |x_v − x_{v−1}| is at most 8 units in the last place
-    of x_v, or at most 1e-3 of the mean displacement; of an even number of ratios the lower middle one is the median.
+    Of the parameters only K coordinates are kept, drawn once by `seed`, for the last `history` versions, in the
+    parameters' own precision (4 K history bytes for float32). Differences of neighbouring versions are exact there, or
+    nearly, so the only error that matters is the rounding of x_{v+1}: random, at most half a unit in the last place.
+    Coordinates where |x_v − x_{v−1}| is at most 8 such units of x_v are left out; over the others the median averages
+    the rounding away. Of an even number of ratios the lower middle one is the median.
 
-    size: N. sample: K, at most N; 0 for all N. history: at least 3. resolution: spacing of the parameters' numbers
-    relative to their size (2⁻²³ for float32).
+    size: N. sample: K, at most N; 0 for all N. history: versions kept, at least 3. resolution: spacing of the
+    parameters' numbers relative to their size (2⁻²³ for float32; 0 uses every coordinate that moved).
     """
 
     def __init__(self, size: int, *, sample: int, history: int, seed: int, resolution: float = 2.0**-23) -> None:
-        self._size, self._history, self._resolution = size, history, resolution
+        self._size, self._history = size, history
+        self._longest = 1.0 / (ULPS * resolution) if resolution else math.inf
         self._index: Tensor | None = None
         if 0 < sample < size:
             self._index = torch.tensor(sorted(random.Random(seed).sample(range(size), sample)))
@@ -50,19 +53,19 @@ class TotalMomentum:
         return self._size if self._index is None else self._index.numel()
 
     def sample(self, vector: Tensor) -> Tensor:
-        """The sampled coordinates [K] of a vector [N]; the vector itself when all are sampled."""
+        """The sampled coordinates of a vector [N], as a new tensor [K]."""
         if vector.numel() != self._size:
             raise ValueError(f"vector: expected {self._size} values, got {vector.numel()}")
         if self._index is None:
-            return vector
+            return vector.clone()
         if self._index.device != vector.device:
             self._index = self._index.to(vector.device)
         return vector.index_select(0, self._index)
 
     def record(self, version: int, sampled: Tensor, learning_rate: float) -> None:
-        """Remember a version: its sampled coordinates [K] (copied) and the α of the update that made it."""
+        """Remember a version: its sampled coordinates [K] (kept, not copied) and the α of the update that made it."""
         slot = version % self._history
-        self._rows[slot] = sampled.to(torch.float64, copy=True)
+        self._rows[slot] = sampled
         self._versions[slot] = version
         self._rates[slot] = learning_rate
 
@@ -78,17 +81,20 @@ class TotalMomentum:
         rate = self._rates[(version + 1) % self._history]
         moved = here - before
         ratio = (after - here).add_(applied, alpha=rate).div_(moved)
-        length = moved.abs_()
-        floor = here.abs().mul_(ULPS * self._resolution).clamp_(min=RELATIVE * float(length.mean()))
-        ratio = ratio[length > floor]
+        usable = (here / moved).abs_() < self._longest  # also leaves out whatever divides by zero
+        ratio = ratio.masked_select(usable)
         return float(ratio.median()) if ratio.numel() >= self._needed else None
+
+    def holds(self, version: int) -> bool:
+        """Whether that version is remembered."""
+        return self._row(version) is not None
 
     def _row(self, version: int) -> Tensor | None:
         slot = version % self._history
         return self._rows[slot] if version >= 0 and self._versions[slot] == version else None
 
     def state_dict(self) -> State:
-        """The remembered versions, oldest first: numbers, learning rates, coordinates [versions, K]; and the sample."""
+        """The remembered versions, oldest first: numbers, learning rates, coordinates [versions, K]; the sample."""
         known = sorted(v for v in self._versions if v >= 0)
         rows = [row for v in known if (row := self._rows[v % self._history]) is not None]
         return {
@@ -111,4 +117,4 @@ class TotalMomentum:
         self._rows = [None] * self._history
         self._versions = [-1] * self._history
         for position, version in enumerate(state["versions"]):
-            self.record(version, rows[position], float(state["rates"][position]))
+            self.record(version, rows[position].clone(), float(state["rates"][position]))

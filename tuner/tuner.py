@@ -119,10 +119,13 @@ class Tuner:
 
 
 def build(options: TunerOptions, size: int, updates: int, seed: int) -> Tuner:
-    """The tuner that `options` describe, for N = `size` parameters and a run of `updates`; `seed` draws the sample."""
+    """The tuner that `options` describe, for N = `size` parameters and a run of `updates`; `seed` draws the sample.
+
+    Raises ValueError for a size below 1.
+    """
     if size < 1:
         raise ValueError(f"size: expected at least 1 parameter, got {size}")
-    estimator = TotalMomentum(size, sample=options.sample, history=options.history, seed=seed)
+    estimator = TotalMomentum(size, sample=options.sample, history=options.history, seed=seed, resolution=resolution)
     return Tuner(_target(options, size, updates), _loop(options), estimator, options.lr_factor)
 
 
