@@ -16,6 +16,7 @@ from psserver.errors import CheckpointError
 from psserver.options import CheckpointOptions
 
 FORMAT = 1
+_KEY = "yellowfin-ps"
 _PATTERN = "update-*.safetensors"
 _TENSOR = "tensor:"
 
@@ -47,7 +48,7 @@ def save_checkpoint(directory: Path, update: int, state: dict[str, Any], keep: i
     """
     tensors: dict[str, Tensor] = {}
     skeleton = _split(state, "", tensors)
-    metadata = {"format": str(FORMAT), "state": json.dumps(skeleton)}
+    metadata = {_KEY: json.dumps({"format": FORMAT, "state": skeleton})}  # one key: their order is not kept
     path = directory / f"update-{update:08d}.safetensors"
     temporary = path.with_suffix(".part")
     try:
@@ -68,13 +69,13 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """The state as it was saved. Raises CheckpointError for a file that is none of ours or is damaged."""
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != str(FORMAT):
-                raise CheckpointError(f"{path}: expected checkpoint format {FORMAT}, got {metadata.get('format')}")
+            header = json.loads((file.metadata() or {}).get(_KEY, "{}"))
+            if header.get("format") != FORMAT:
+                raise CheckpointError(f"{path}: expected checkpoint format {FORMAT}, got {header.get('format')}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no iterator)
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, ValueError) as error:
         raise CheckpointError(f"{path}: expected a checkpoint of this project, got: {error}") from error
-    state: dict[str, Any] = _join(json.loads(metadata["state"]), tensors)
+    state: dict[str, Any] = _join(header["state"], tensors)
     return state
 
 

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import errno
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import zmq
@@ -26,25 +26,25 @@ _HEADER_ROOM = 1 << 20
 
 def serve(
     server: ParameterServer,
-    bind: str,
+    bind: str | Sequence[str],
     *,
     checkpoints: Checkpoints | None = None,
     stopping: Callable[[], str | None] = lambda: None,
-    bound: Callable[[str], None] = lambda address: None,
+    bound: Callable[[list[str]], None] = lambda addresses: None,
 ) -> dict[str, Any]:
     """Serve until the run is over; return its summary. Everything it took is given back, however it ends.
 
-    bind:        tcp://HOST:PORT (port * for a free one) or ipc://PATH.
+    bind:        tcp://HOST:PORT (port * for a free one) or ipc://PATH, or several of them.
     checkpoints: where and how often to save; None for never.
     stopping:    asked several times a second: a sentence ends the run there, with a checkpoint.
-    bound:       told the address once workers can connect.
+    bound:       told the addresses, with real ports, once workers can connect.
 
     Raises AddressError when it cannot bind, CheckpointError when the last checkpoint cannot be written.
     """
     context = zmq.Context()
     loop = _Loop(server, context.socket(zmq.ROUTER), checkpoints)
     try:
-        bound(loop.bind(bind))
+        bound([loop.bind(address) for address in ([bind] if isinstance(bind, str) else bind)])
         loop.run(stopping)
         return loop.finish()
     finally:

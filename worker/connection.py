@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 import uuid
@@ -220,3 +221,37 @@ class Connection:
                 "port are the ones it printed, and that no firewall is between"
             )
         raise ServerLostError(f"the server at {self.address} has been silent for {silent:.0f} s; gave up")
+
+
+class Watcher:
+    """Asks a server how the run stands, without ever waiting for it; needs no membership."""
+
+    def __init__(self, address: str) -> None:
+        self.last_heard = time.monotonic()
+        self._asked: float | None = None
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.DEALER)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.setsockopt(zmq.IMMEDIATE, 1)
+        self._socket.setsockopt(zmq.IPV6, 1)
+        self._socket.connect(address)
+
+    def poll(self) -> wire.Status | None:
+        """The newest Status that has come since the last call; None when there is none yet."""
+        status = None
+        while self._socket.poll(0, zmq.POLLIN):
+            message, _ = wire.decode(self._socket.recv_multipart())
+            self._asked = None
+            if isinstance(message, wire.Status):
+                status, self.last_heard = message, time.monotonic()
+        now = time.monotonic()
+        if self._asked is None or now - self._asked > _ASK_AGAIN:
+            with contextlib.suppress(zmq.Again):
+                self._socket.send_multipart(wire.encode(wire.Watch()), zmq.NOBLOCK)
+                self._asked = now
+        return status
+
+    def close(self) -> None:
+        """Give back the socket."""
+        self._socket.close()
+        self._context.term()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from psserver.errors import LayoutError, TaskError
-from worker.layout import Layout
+from worker.layout import Layout, as_tensor
 from worker.model import autocast, build_model, count_examples, move_batch, pick_device
 from worker.seeds import seed_of
 from worker.task import Shard, Task
@@ -82,10 +82,9 @@ class Gradient:
         """Return a copy of the model's buffers (BatchNorm statistics), float32 [B]."""
         return self.layout.flatten_buffers(self._model).numpy()
 
-    def load_buffers(self, values: NDArray[np.float32]) -> None:
-        """Start from these buffers, float32 [B], in place of the ones the model was built with."""
-        if self.layout.buffer_size:
-            self.layout.load_buffers(self._model, torch.from_numpy(values.copy()).to(self.device))
+    def load_buffers(self, values: NDArray[np.float32] | Tensor) -> None:
+        """Start from these buffers [B], say the server's average, in place of those the model was built with."""
+        self.layout.load_buffers(self._model, as_tensor(values, self.layout.buffer_size, "buffers"))
 
     def _take(self, parameters: NDArray[np.float32] | Tensor) -> None:
         values = parameters.detach().numpy() if isinstance(parameters, Tensor) else parameters

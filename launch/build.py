@@ -1,0 +1,83 @@
+"""From an experiment to the objects that run it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from launch.experiment import Experiment
+from psserver import (
+    Checkpoints,
+    Model,
+    ParameterServer,
+    Plan,
+    RunRecord,
+    latest_checkpoint,
+    load_checkpoint,
+)
+from psserver.errors import CheckpointError
+from tuner import build as build_tuner
+from worker import Task, load_task
+from worker.layout import Layout
+from worker.model import build_model
+
+
+def make_task(experiment: Experiment) -> Task:
+    """Call the experiment's task function."""
+    directory = experiment.data.dir
+    return load_task(experiment.task.function, experiment.task.arguments, Path(directory) if directory else None)
+
+
+def initial_model(experiment: Experiment, task: Task) -> tuple[Model, Layout]:
+    """The model as the seed makes it, as the server takes it, and where each parameter lies in it."""
+    module = build_model(task, experiment.train.seed, torch.device("cpu"))
+    layout = Layout.of(module)
+    buffers = layout.flatten_buffers(module).numpy().copy()
+    return Model(layout.flatten(module).numpy().copy(), buffers, layout.digest), layout
+
+
+def make_server(
+    experiment: Experiment, model: Model, run_dir: Path | None, *, resume: bool, clock: Callable[[], float]
+) -> tuple[ParameterServer, Checkpoints | None]:
+    """The server, with its record and checkpoints in `run_dir` if there is one.
+
+    Raises CheckpointError when there is nothing to resume from, it is another model's, or the disk is full.
+    """
+    train = experiment.train
+    state = _state(run_dir, model) if resume and run_dir is not None else None
+    record = RunRecord(run_dir, state["version"] if state else None) if run_dir is not None else None
+    server = ParameterServer(
+        model,
+        Plan(train.updates, train.workers, train.seed),
+        build_tuner(experiment.tuner, model.parameters.size, train.updates, train.seed),
+        experiment.rule,
+        experiment.server,
+        record,
+        clock,
+        state,
+    )
+    if run_dir is None:
+        return server, None
+    try:
+        vectors = 4 if experiment.rule.name == "momentum_sgd" else 6
+        size = 4 * (vectors * model.parameters.size + model.buffers.size) + (1 << 20)
+        return server, Checkpoints(run_dir / "checkpoints", experiment.checkpoint, size)
+    except BaseException:
+        server.close()
+        raise
+
+
+def _state(run_dir: Path, model: Model) -> dict[str, Any]:
+    path = latest_checkpoint(run_dir / "checkpoints")
+    if path is None:
+        raise CheckpointError(f"--resume: expected a checkpoint in {run_dir / 'checkpoints'}, found none")
+    state = load_checkpoint(path)
+    if state["layout"] != model.layout:
+        raise CheckpointError(
+            f"{path}: expected a checkpoint of this model (layout {model.layout:.12}), got layout "
+            f"{state['layout']:.12}; resume with the experiment that the run was started with"
+        )
+    return state
