@@ -8,8 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from tuner.lr_factor import LearningRateFactor
 from tuner.loop import Closed, Loop, Open
+from tuner.lr_factor import LearningRateFactor
 from tuner.options import TunerOptions
 from tuner.target import State
 from tuner.total_momentum import TotalMomentum

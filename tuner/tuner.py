@@ -125,7 +125,7 @@ def build(options: TunerOptions, size: int, updates: int, seed: int) -> Tuner:
     """
     if size < 1:
         raise ValueError(f"size: expected at least 1 parameter, got {size}")
-    estimator = TotalMomentum(size, sample=options.sample, history=options.history, seed=seed, resolution=resolution)
+    estimator = TotalMomentum(size, sample=options.sample, history=options.history, seed=seed)
     return Tuner(_target(options, size, updates), _loop(options), estimator, options.lr_factor)
 
 
