@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from psserver.errors import LayoutError, TaskError
-from worker.layout import Layout
+from psserver.errors import TaskError
+from worker.layout import Layout, as_tensor
 from worker.model import autocast, build_model
 from worker.task import Task
 from worker.usercode import UserCode
@@ -43,22 +43,13 @@ class Evaluator:
         """
         if self._task.evaluate is None:
             return {}
-        self._vector.copy_(_vector(parameters, self.layout.size, "parameters"))
+        self._vector.copy_(as_tensor(parameters, self.layout.size, "parameters"))
         if buffers is not None and self.layout.buffer_size:
-            self.layout.load_buffers(self._model, _vector(buffers, self.layout.buffer_size, "buffers").to(self._device))
+            self.layout.load_buffers(self._model, as_tensor(buffers, self.layout.buffer_size, "buffers"))
         torch.manual_seed(0)
         self._model.eval()
         with UserCode("the task's evaluate"), torch.no_grad(), autocast(self._task, self._device):
             return _numbers(self._task.evaluate(self._model))
-
-
-def _vector(values: NDArray[np.float32] | Tensor, size: int, what: str) -> Tensor:
-    if tuple(values.shape) != (size,):
-        raise LayoutError(f"{what}: expected a vector of {size} elements, got shape {list(values.shape)}")
-    if isinstance(values, Tensor):
-        return values.detach()
-    # torch warns of arrays it could write to by mistake; a version in shared memory is such a one.
-    return torch.from_numpy(values if values.flags.writeable else values.copy())
 
 
 def _numbers(result: object) -> dict[str, float]:

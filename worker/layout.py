@@ -8,7 +8,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
@@ -121,6 +123,19 @@ class Layout:
         _need(gradient, self.size, "the gradient")
         for parameter, segment in zip(parameters, self.parameters, strict=True):
             parameter.grad = segment.of(gradient)
+
+
+def as_tensor(values: NDArray[np.float32] | Tensor, size: int, what: str) -> Tensor:
+    """Return `values` as a tensor of `size` elements to read from, without a copy where that is possible.
+
+    Raises `LayoutError`, naming `what`, if it has another shape.
+    """
+    if tuple(values.shape) != (size,):
+        raise LayoutError(f"{what}: expected a vector of {size} elements, got shape {list(values.shape)}")
+    if isinstance(values, Tensor):
+        return values.detach()
+    # torch warns of arrays it could write to by mistake; a version in shared memory is such a one.
+    return torch.from_numpy(values if values.flags.writeable else values.copy())
 
 
 def _trained(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

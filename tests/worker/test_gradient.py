@@ -144,6 +144,17 @@ def test_batchnorm_statistics_are_handed_out_as_a_copy() -> None:
     assert not np.array_equal(source.buffers(), before)
 
 
+def test_a_worker_that_joins_late_continues_from_the_buffers_it_is_given() -> None:
+    source = gradient(stochastic())
+    given = np.linspace(0.5, 2, 64, dtype=np.float32)
+    given.flags.writeable = False
+    source.load_buffers(given)
+    assert np.array_equal(source.buffers(), given)
+    assert torch.equal(at(source, 3), at(gradient(stochastic()), 3))
+    with pytest.raises(LayoutError, match="buffers: expected a vector of 64 elements"):
+        source.load_buffers(given[1:])
+
+
 def test_bfloat16_autocast_changes_the_gradient_only_a_little() -> None:
     task = digits.mlp()
     full, half = at(gradient(task), 1), at(gradient(replace(task, autocast=torch.bfloat16)), 1)

@@ -33,7 +33,10 @@ def test_the_digits_are_scikit_learns() -> None:
 
     images, labels = digits.load()
     theirs = load_digits()
-    key = lambda rows: sorted(map(bytes, rows.astype(np.uint8)))  # noqa: E731
+
+    def key(rows: np.ndarray) -> list[bytes]:
+        return sorted(map(bytes, rows.astype(np.uint8)))
+
     ours = np.column_stack([(images * 16).numpy(), labels.numpy()])
     assert key(ours) == key(np.column_stack([theirs.data, theirs.target]))
 
