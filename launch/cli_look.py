@@ -33,10 +33,8 @@ def configs(path: bool) -> None:
     """List the shipped experiments and their questions."""
     from launch.shipped import question, shipped_configs
 
-    found = shipped_configs()
-    width = max(map(len, found), default=0)
-    for name, file in found.items():
-        click.echo(file if path else f"{name:<{width}}  {question(file)}")
+    for name, file in shipped_configs().items():
+        click.echo(file if path else f"{name}\n    {question(file)}")
 
 
 @click.command()

@@ -62,6 +62,13 @@ def _load(source: str, settings: tuple[str, ...], **short: Any) -> Experiment:
     return load_experiment(source, [*given, *settings])
 
 
+def _report(folder: Path) -> None:
+    """The page of a run that has just ended."""
+    from launch.report import report
+
+    click.echo(f"Report: {report([folder])}")
+
+
 def _run_dir(source: str, name: str, wanted: Path | None, resume: bool) -> Path:
     from launch.rundir import choose_run_dir
 
@@ -97,6 +104,7 @@ def train(
     from launch.local import run_train
 
     run_train(loaded, folder, resume=resume, bind=address, insecure=insecure, workers=loaded.train.workers)
+    _report(folder)
 
 
 @click.command()
@@ -122,6 +130,7 @@ def server(
     from launch.local import run_server
 
     run_server(loaded, folder, resume=resume, bind=address, insecure=insecure)
+    _report(folder)
 
 
 @click.command()
@@ -162,10 +171,12 @@ def simulate(experiment: str, staleness: str, settings: tuple[str, ...], run_dir
     The same seed gives the same bits, on any number of cores."""
 
     loaded = _load(experiment, settings, **short)
+    folder = _run_dir(experiment, loaded.name, run_dir, resume=False)
 
     from launch.simulate import run_simulation
 
-    run_simulation(loaded, _run_dir(experiment, loaded.name, run_dir, resume=False), staleness)
+    run_simulation(loaded, folder, staleness)
+    _report(folder)
 
 
 @click.command()

@@ -19,6 +19,7 @@ from psserver.messages import Status
 __all__ = ["Display", "Heading"]
 
 _REMEMBERED = 2000
+_PLAIN = str.maketrans("−–", "--")
 
 
 class Display:
@@ -104,6 +105,9 @@ class Display:
             self._written = (status.phase, status.seconds)
 
     def _write(self, text: str) -> None:
+        if not self._live:
+            text = text.translate(_PLAIN)
+            text = text.encode(self._console.encoding, "replace").decode(self._console.encoding)
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -26,6 +26,7 @@ TARGET, TOTAL, ALGORITHMIC = ("◇", "cyan"), ("●", "magenta"), ("▲", "yello
 _BARS = "▁▂▃▄▅▆▇█"
 _LABEL = 13
 _MOST_EVENTS = 5
+_LEAST_WITH_EVENTS = 14
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def draw(status: Status, heading: Heading, width: int, height: int, losses: Sequ
     """The whole screen, at most `height` lines of `width` columns; `losses` are earlier ones, oldest first."""
     parts: list[RenderableType] = [_title(status, heading, width), _place(heading, width), _progress(status, width)]
     parts += [Text(), *_measurements(status, width, losses)]
-    events = status.events[-min(_MOST_EVENTS, max(1, height // 8)) :]
+    events = status.events[-min(_MOST_EVENTS, max(1, height // 8)) :] if height >= _LEAST_WITH_EVENTS else ()
     room = height - len(parts) - len(events) - 3
     if status.members and room > 1:
         parts += [Text(), draw_members(status.members, width, room)]
