@@ -11,7 +11,7 @@ from torch import Tensor
 
 from psserver.errors import TaskError
 from worker.layout import Layout, as_tensor
-from worker.model import autocast, build_model
+from worker.model import autocast, build_model, compile_forward
 from worker.task import Task
 from worker.usercode import UserCode
 
@@ -29,7 +29,7 @@ class Evaluator:
         self._vector = torch.empty(self.layout.size, device=device)
         self.layout.attach(self._model, self._vector, None)
         if task.compile:
-            self._model.compile()
+            compile_forward(self._model)
 
     def evaluate(
         self,

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from psserver.errors import LayoutError, TaskError
 from worker.layout import Layout, as_tensor
-from worker.model import autocast, build_model, count_examples, move_batch, pick_device
+from worker.model import autocast, build_model, compile_forward, count_examples, move_batch, pick_device
 from worker.seeds import seed_of
 from worker.task import Shard, Task
 from worker.usercode import UserCode
@@ -46,7 +46,7 @@ class Gradient:
         self._bound: Tensor | None = self._gradient
         self.layout.attach(self._model, self._vector, self._gradient)
         if task.compile:
-            self._model.compile()
+            compile_forward(self._model)
         self._batches: Iterator[Any] | None = None
         self._next_step = 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -177,6 +178,34 @@ def test_channels_last_batches_give_the_same_gradient() -> None:
     last = replace(task, channels_last=True, loss=loss)
     torch.testing.assert_close(at(gradient(last), 1), at(gradient(task), 1))
     assert seen == [True]
+
+
+class Own(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x)
+
+
+@pytest.mark.parametrize("model", [lambda: nn.Sequential(nn.Linear(64, 10)), Own], ids=["torchs", "own"])
+def test_a_compiled_model_is_really_captured_and_gives_the_same_gradient(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    captured: list[torch.fx.GraphModule] = []
+
+    def backend(graph: torch.fx.GraphModule, _: Any) -> Any:
+        captured.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    task = replace(digits.mlp(), model=model)
+    compiled = gradient(replace(task, compile=True))
+    for step in (1, 2):
+        torch.testing.assert_close(at(compiled, step), at(gradient(task), step))
+    assert len(captured) == 1
+    assert compiled.layout.digest == gradient(task).layout.digest
 
 
 @pytest.mark.parametrize(
