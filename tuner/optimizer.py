@@ -29,9 +29,10 @@ class YellowFin(torch.optim.Optimizer):
     closed_loop:  steer the measured total momentum to μ*. Worth it where gradients arrive late: tell `step` the version
                   each was computed at. When none is late this is μ* itself, followed slowly from 0.
 
-    After each `step()`, every group's "lr" (f α) and "momentum" (μ) are what that step used, and `settings` holds all
-    of it; before the first step they are 0 and None. Parameters without a gradient stay where they are and count as
-    zero in the statistics. One wait for the device per step. Parameters below single precision are moved in single
+    After each `step()`, every group's "lr" (f α) and "momentum" (μ) are what that step used, `settings` holds all of
+    it, and `total_momentum` what the closed loop measured, if anything; before the first step they are 0 and None.
+    Parameters without a gradient stay where they are and count as zero in the statistics. The host waits for the
+    device once per step (and once more in the closed loop). Parameters below single precision are moved in single
     precision and rounded once. Sparse and complex gradients are refused (ValueError).
 
     Source: Zhang and Mitliagkas, "YellowFin and the art of momentum tuning" (2019). Raises ValueError for an option
@@ -57,6 +58,7 @@ class YellowFin(torch.optim.Optimizer):
         self._tuner = Tuner(self._target, self._loop(), self._estimator(0, 0.0))
         self.lr_factor: LearningRateFactor
         self.settings: Settings | None = None
+        self.total_momentum: float | None = None
         self.version = 0
         super().__init__(params, {"lr": 0.0, "momentum": 0.0, "weight_decay": weight_decay})
 
@@ -64,8 +66,9 @@ class YellowFin(torch.optim.Optimizer):
         """Add parameters, also in the middle of training; their gradients count as zero until then."""
         group = dict(param_group)
         factor = group.pop("lr_factor", self._options.lr_factor)
-        if not group.get("weight_decay", self.defaults["weight_decay"]) >= 0:
-            raise ValueError(f"weight_decay: expected a number of at least 0, got {group.get('weight_decay')!r}")
+        decay = group.get("weight_decay", self.defaults["weight_decay"])
+        if not decay >= 0:
+            raise ValueError(f"weight_decay: expected a number of at least 0, got {decay!r}")
         super().add_param_group(group)
         factors = {"params": self.param_groups[-1]["params"], "lr": factor}
         if len(self.param_groups) == 1:
@@ -103,7 +106,7 @@ class YellowFin(torch.optim.Optimizer):
         self._remember()
         if self._closed:
             computed_at = self.version - 1 if version is None else version
-            tuner.measure(computed_at, tuner.sample(gradient) * settings.scale)
+            self.total_momentum = tuner.measure(computed_at, tuner.sample(gradient) * settings.scale)
         self._publish(settings)
         return loss
 
@@ -203,7 +206,7 @@ class YellowFin(torch.optim.Optimizer):
         return torch.float64 if wide else torch.float32
 
 
-_OWN = ("_options", "_closed", "_target", "_tuner", "lr_factor", "settings", "version")
+_OWN = ("_options", "_closed", "_target", "_tuner", "lr_factor", "settings", "total_momentum", "version")
 
 
 def _to_device(state: Any, device: torch.device) -> Any:

@@ -1,0 +1,171 @@
+"""Total momentum: equal to μ without staleness, the exact identity with it, and the theory of random workers."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from torch import Tensor
+
+from tuner.total_momentum import TotalMomentum
+
+SIZE = 3000
+
+
+def estimator(size: int = SIZE, sample: int = 0, history: int = 8, seed: int = 0) -> TotalMomentum:
+    return TotalMomentum(size, sample=sample, history=history, seed=seed)
+
+
+@pytest.mark.parametrize("mu", [-0.3, 0.0, 0.5, 0.9])
+def test_without_staleness_it_is_the_momentum_for_any_noise_in_float32(mu: float) -> None:
+    noise = torch.Generator().manual_seed(1)
+    curvature = torch.logspace(-2, 0, SIZE)
+    x = torch.randn(SIZE, generator=noise)
+    previous = x.clone()
+    measure = estimator(sample=2048)
+    measure.record(0, measure.sample(x), 0.0)
+    for t in range(60):
+        alpha = 0.05 * (1.0 + 0.5 * (t % 3))
+        g = curvature * x + torch.randn(SIZE, generator=noise)
+        x, previous = x + mu * (x - previous) - alpha * g, x
+        measure.record(t + 1, measure.sample(x), alpha)
+        got = measure.measure(t, measure.sample(g))
+        assert (got is None) == (t == 0)
+        assert got is None or got == pytest.approx(mu, abs=1e-4)
+
+
+@pytest.mark.parametrize("alpha", [1e-3, 1e-4, 1e-5])
+def test_rounding_of_short_steps_does_not_bias_the_median(alpha: float) -> None:
+    noise = torch.Generator().manual_seed(2)
+    x = torch.randn(SIZE, generator=noise)
+    previous = x.clone()
+    measure, seen = estimator(), []
+    measure.record(0, measure.sample(x), 0.0)
+    for t in range(300):
+        g = torch.randn(SIZE, generator=noise)
+        x, previous = x + 0.5 * (x - previous) - alpha * g, x
+        measure.record(t + 1, measure.sample(x), alpha)
+        got = measure.measure(t, measure.sample(g))
+        seen += [] if got is None else [got]
+    assert len(seen) > 290
+    assert sum(seen) / len(seen) == pytest.approx(0.5, abs=1e-4)
+
+
+@pytest.mark.parametrize("delay", [0, 1, 4])
+def test_the_identity_is_exact_at_any_delay(delay: int) -> None:
+    mu, h = 0.4, torch.linspace(0.1, 1.0, SIZE, dtype=torch.float64)
+    noise = torch.Generator().manual_seed(3)
+    xs, gs, applied, alphas = [torch.randn(SIZE, dtype=torch.float64, generator=noise)], [], [], []
+    measure = TotalMomentum(SIZE, sample=0, history=delay + 3, seed=0, resolution=2.0**-52)
+    measure.record(0, measure.sample(xs[0]), 0.0)
+    for t in range(30):
+        gs.append(h * xs[t] + 0.1 * torch.randn(SIZE, dtype=torch.float64, generator=noise))
+        v = max(0, t - delay)
+        applied.append(gs[v])
+        alphas.append(0.05 + 0.01 * (t % 2))
+        xs.append(xs[t] + mu * (xs[t] - xs[max(0, t - 1)]) - alphas[t] * applied[t])
+        measure.record(t + 1, measure.sample(xs[t + 1]), alphas[t])
+        if v > 0:
+            excess = alphas[v] * (gs[v] - applied[v]) / (xs[v] - xs[v - 1])
+            got = measure.measure(v, measure.sample(gs[v]))
+            assert got == pytest.approx(mu + float(excess.median()), abs=1e-9)
+
+
+def test_random_workers_add_momentum_and_divide_the_step_on_average() -> None:
+    workers, runs, alpha = 4, 40_000, 0.2
+    draw = torch.Generator().manual_seed(4)
+    x = torch.ones(runs, dtype=torch.float64)
+    views = x.repeat(workers, 1)
+    every = torch.arange(runs)
+    means = [1.0]
+    for _ in range(15):
+        who = torch.randint(workers, (runs,), generator=draw)
+        x = x - alpha * views[who, every]
+        views[who, every] = x
+        means.append(float(x.mean()))
+    for before, here, after in zip(means, means[1:], means[2:], strict=False):
+        momentum_form = (1 - 1 / workers) * (here - before) - alpha / workers * here
+        assert after - here == pytest.approx(momentum_form, abs=2e-3)
+    assert abs((means[2] - means[1]) - (means[1] - means[0])) > 2e-3
+
+
+def test_slow_motion_under_delay_shows_momentum_above_the_algorithm_s() -> None:
+    alpha, delay = 0.01, 3
+    xs = [torch.linspace(1, 2, SIZE)]
+    measure = estimator()
+    measure.record(0, measure.sample(xs[0]), 0.0)
+    for t in range(40):
+        xs.append(xs[t] - alpha * xs[max(0, t - delay)])
+        measure.record(t + 1, measure.sample(xs[t + 1]), alpha)
+    got = measure.measure(37, measure.sample(xs[37]))
+    assert got == pytest.approx(alpha * delay, rel=0.1)
+
+
+def simple_run(measure: TotalMomentum, updates: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    x = torch.linspace(1, 2, measure._size, dtype=dtype)
+    measure.record(0, measure.sample(x), 0.0)
+    for t in range(updates):
+        x = x - 0.1
+        measure.record(t + 1, measure.sample(x), 0.1)
+    return torch.ones(measure.count)
+
+
+def test_forgotten_versions_and_version_zero_cannot_be_measured() -> None:
+    measure = estimator(history=5)
+    g = simple_run(measure, 10)
+    known = [v for v in range(12) if measure.measure(v, g) is not None]
+    assert known == [7, 8, 9]
+    assert estimator().measure(0, g) is None
+
+
+def test_coordinates_that_do_not_move_are_left_out() -> None:
+    measure = estimator(size=100)
+    x = torch.linspace(1, 2, 100)
+    moving = (torch.arange(100) < 20).float()
+    for t in range(3):
+        measure.record(t, measure.sample(x - 0.1 * t * moving), 0.1)
+    assert measure.measure(1, 0.5 * moving) == pytest.approx(0.5, abs=1e-5)
+
+
+def test_too_few_moving_coordinates_give_no_measurement() -> None:
+    measure = estimator(size=100)
+    moving = (torch.arange(100) < 15).float()
+    for t in range(3):
+        measure.record(t, measure.sample(1.0 - 0.1 * t * moving), 0.1)
+    assert measure.measure(1, moving) is None
+
+
+def test_the_sample_is_fixed_by_the_seed_sorted_and_without_repetition() -> None:
+    numbers = torch.arange(SIZE)
+    first = estimator(sample=500, seed=7).sample(numbers)
+    assert first.equal(estimator(sample=500, seed=7).sample(numbers))
+    assert first.tolist() == sorted(set(first.tolist()))
+    assert first.tolist() == sorted(random.Random(7).sample(range(SIZE), 500))
+    assert not first.equal(estimator(sample=500, seed=8).sample(numbers))
+
+
+@pytest.mark.parametrize("sample", [0, SIZE, 2 * SIZE])
+def test_a_sample_of_all_is_a_copy_of_the_vector(sample: int) -> None:
+    vector = torch.rand(SIZE)
+    got = estimator(sample=sample).sample(vector)
+    assert got.equal(vector)
+    assert got.data_ptr() != vector.data_ptr()
+
+
+def test_a_vector_of_another_size_is_refused() -> None:
+    with pytest.raises(ValueError, match="expected 3000 values, got 7"):
+        estimator().sample(torch.ones(7))
+
+
+def test_a_restored_estimator_continues_bit_exactly() -> None:
+    first, second = estimator(sample=100), estimator(sample=100, seed=5)
+    g = simple_run(first, 12)
+    second.load_state_dict(first.state_dict())
+    assert second.measure(10, g) == first.measure(10, g)
+    assert second.sample(torch.arange(SIZE)).equal(first.sample(torch.arange(SIZE)))
+
+
+def test_a_state_of_another_sample_is_refused() -> None:
+    with pytest.raises(ValueError, match="expected 50 coordinates, got 100"):
+        estimator(sample=50).load_state_dict(estimator(sample=100).state_dict())

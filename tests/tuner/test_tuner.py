@@ -1,0 +1,153 @@
+"""The tuner as the server uses it: every target with every loop, closed on stale gradients, continued bit-exactly."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from tuner import NonFiniteGradient, Settings, Tuner, TunerOptions, build
+
+SIZE = 600
+TARGETS = ["yellowfin", "constant", "step", "cosine"]
+
+
+class Run:
+    """A quadratic under displacement momentum, whose gradients may be late."""
+
+    def __init__(self, tuner: Tuner, noise: float = 0.1, curvature: float = 1.0) -> None:
+        self.tuner, self.noise = tuner, noise
+        self.draw = torch.Generator().manual_seed(0)
+        self.h = torch.linspace(0.5, 1.0, SIZE) * curvature
+        self.xs = [torch.randn(SIZE, generator=self.draw)]
+        self.gs: list[Tensor] = []
+        tuner.record(0, self.xs[0])
+
+    def step(self, delay: int = 0) -> tuple[Settings, float | None]:
+        t = len(self.xs) - 1
+        x = self.xs[-1]
+        v = max(0, t - delay)
+        self.gs.append(self.h * x + self.noise * torch.randn(SIZE, generator=self.draw))
+        g = self.gs[v]
+        blocks = [slice(0, 250), slice(250, SIZE)]
+        for b in blocks:
+            self.tuner.look(b, g[b])
+        s = self.tuner.decide()
+        for b in blocks:
+            self.tuner.absorb(b, g[b])
+        moved = x - self.xs[-2] if t else torch.zeros(SIZE)
+        self.xs.append(x + s.momentum * moved - s.learning_rate * s.scale * g)
+        self.tuner.record(t + 1, self.xs[-1])
+        return s, self.tuner.measure(v, self.tuner.sample(g) * s.scale)
+
+
+@pytest.mark.parametrize("loop", ["open", "closed"])
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_target_with_every_loop_descends_and_measures_its_momentum(target: Any, loop: Any) -> None:
+    run = Run(build(TunerOptions(target=target, loop=loop, momentum=0.5), SIZE, updates=200, seed=0))
+    for t in range(200):
+        settings_, measured = run.step()
+        if t and settings_.learning_rate > 1e-3:
+            assert measured == pytest.approx(settings_.momentum, abs=1e-3)
+    assert run.xs[-1].norm() < 0.9 * run.xs[0].norm()
+
+
+def test_the_open_loop_applies_the_target_and_the_closed_one_starts_at_zero() -> None:
+    opened = Run(build(TunerOptions(target="constant", loop="open"), SIZE, 10, 0)).step()[0]
+    closed = Run(build(TunerOptions(target="constant", loop="closed"), SIZE, 10, 0)).step()[0]
+    assert (opened.momentum, opened.target_momentum) == (0.9, 0.9)
+    assert (closed.momentum, closed.target_momentum) == (0.0, 0.9)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_factor_multiplies_every_target_at_the_end(target: Any) -> None:
+    plain = Run(build(TunerOptions(target=target), SIZE, 10, 0)).step()[0]
+    halved = Run(build(TunerOptions(target=target, lr_factor=0.5), SIZE, 10, 0)).step()[0]
+    assert halved.learning_rate == 0.5 * plain.learning_rate
+
+
+def test_the_closed_loop_brings_total_momentum_under_random_delays_to_its_target() -> None:
+    options = TunerOptions(target="constant", momentum=0.3, learning_rate=0.02, gain=0.05)
+    run = Run(build(options, SIZE, 600, 0), noise=0.0)
+    delays = random.Random(0)
+    rows = [run.step(delays.randrange(4)) for _ in range(600)][300:]
+    measured = [value for _, value in rows if value is not None]
+    assert sum(measured) / len(measured) == pytest.approx(0.3, abs=0.01)
+    assert sum(row.momentum for row, _ in rows) / len(rows) < 0.29
+
+
+def test_the_clamp_is_visible() -> None:
+    options = TunerOptions(target="constant", momentum=0.9, gain=1.0, momentum_max=0.2)
+    run = Run(build(options, SIZE, 10, 0))
+    run.step()
+    assert run.tuner.clamped is None
+    run.step()
+    assert run.tuner.clamped == "high"
+
+
+def test_a_bad_gradient_leaves_the_tuner_as_it_was() -> None:
+    first, second = (Run(build(TunerOptions(), SIZE, 10, 0)) for _ in range(2))
+    first.step()
+    second.step()
+    first.tuner.look(slice(0, SIZE), torch.full((SIZE,), float("inf")))
+    with pytest.raises(NonFiniteGradient):
+        first.tuner.decide()
+    assert first.step() == second.step()
+
+
+def test_an_abandoned_gradient_leaves_the_tuner_as_it_was() -> None:
+    first, second = (Run(build(TunerOptions(), SIZE, 10, 0)) for _ in range(2))
+    first.tuner.look(slice(0, SIZE), torch.ones(SIZE))
+    first.tuner.abandon()
+    assert first.step() == second.step()
+
+
+@given(st.sampled_from(TARGETS), st.sampled_from(["open", "closed"]), st.integers(0, 12), st.integers(0, 3))
+@settings(deadline=None, max_examples=40)
+def test_a_restored_tuner_continues_bit_exactly(target: Any, loop: Any, steps: int, delay: int) -> None:
+    options = TunerOptions(target=target, loop=loop, sample=100, history=6)
+    first, second = (Run(build(options, SIZE, 30, seed)) for seed in (0, 1))
+    for _ in range(steps):
+        first.step(delay)
+        second.step()
+    second.tuner.load_state_dict(first.tuner.state_dict())
+    second.xs, second.gs = list(first.xs), list(first.gs)
+    second.draw.set_state(first.draw.get_state())
+    for _ in range(6):
+        assert first.step(delay) == second.step(delay)
+
+
+def leaves(state: Any) -> list[Any]:
+    if isinstance(state, dict):
+        assert all(isinstance(key, str) for key in state)
+        return [leaf for value in state.values() for leaf in leaves(value)]
+    if isinstance(state, list):
+        return [leaf for value in state for leaf in leaves(value)]
+    return [state]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_state_holds_only_what_a_checkpoint_can_hold(target: Any) -> None:
+    run = Run(build(TunerOptions(target=target), SIZE, 30, 0))
+    for _ in range(3):
+        assert all(isinstance(x, Tensor | float | int | bool | str | None) for x in leaves(run.tuner.state_dict()))
+        run.step()
+
+
+def test_a_state_shares_no_memory_with_the_tuner() -> None:
+    run = Run(build(TunerOptions(), SIZE, 30, 0))
+    run.step()
+    state = run.tuner.state_dict()
+    mean = state["target"]["mean"].clone()
+    run.step()
+    assert state["target"]["mean"].equal(mean)
+
+
+def test_a_model_without_parameters_is_refused() -> None:
+    with pytest.raises(ValueError, match="size"):
+        build(TunerOptions(), 0, 10, 0)
