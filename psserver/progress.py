@@ -10,7 +10,7 @@ import numpy as np
 
 _WINDOW = 100
 _STALENESS_WINDOW = 1000
-_KEPT_EVENTS = 8
+_KEPT_EVENTS = 40
 
 
 @dataclass(frozen=True)

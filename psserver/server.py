@@ -234,10 +234,8 @@ class ParameterServer:
             if isinstance(push.buffers, np.ndarray):
                 member.buffers = torch.from_numpy(push.buffers.copy())
             refusal = self._intake.take(member, push)
-        if refusal is None:
-            self._close_round()
-            return self._answer(member)
-        return self._reject(member, push.step, refusal)
+        self._close_round()
+        return self._answer(member) if refusal is None else self._reject(member, push.step, refusal)
 
     def _reject(self, member: Member, step: int, refusal: Refusal) -> Reply:
         progress = self.journal.progress

@@ -17,6 +17,7 @@ _POLL_MS = 100
 _ASK_AGAIN = 5.0  # seconds; doubles up to _ASK_AGAIN_MOST
 _ASK_AGAIN_MOST = 30.0
 _RANK_RETRY = 0.5  # seconds between two tries for a rank that a dying process still holds
+_NEWS_SECONDS = 0.5  # how old the news may be that an evaluator waits for
 _HEARTBEAT_MS = 5_000
 _LINGER_MS = 500
 
@@ -134,7 +135,8 @@ class Connection:
                 continue
             if isinstance(reply, Welcome):
                 if self._pulse is None:
-                    self._pulse = Pulse(self.address, self._identity.hex(), reply.heartbeat)
+                    interval = reply.heartbeat if hello.role == "worker" else min(reply.heartbeat, _NEWS_SECONDS)
+                    self._pulse = Pulse(self.address, self._identity.hex(), interval)
                 self._pulse.answer = None
                 return reply
             if isinstance(reply, Refusal):
