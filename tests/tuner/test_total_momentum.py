@@ -52,6 +52,21 @@ def test_rounding_of_short_steps_does_not_bias_the_median(alpha: float) -> None:
     assert sum(seen) / len(seen) == pytest.approx(0.5, abs=1e-4)
 
 
+def test_coordinates_that_move_by_a_few_units_in_the_last_place_are_left_out() -> None:
+    noise = torch.Generator().manual_seed(5)
+    x = torch.where(torch.arange(SIZE) < 2400, 1000.0, 0.01)
+    previous = x.clone()
+    measure = estimator()
+    measure.record(0, measure.sample(x), 0.0)
+    for t in range(20):
+        g = torch.randn(SIZE, generator=noise)
+        x, previous = x + 0.9 * (x - previous) - 1e-4 * g, x
+        measure.record(t + 1, measure.sample(x), 1e-4)
+        got = measure.measure(t, measure.sample(g))
+        assert got is None or got == pytest.approx(0.9, abs=1e-4)
+    assert got is not None
+
+
 @pytest.mark.parametrize("delay", [0, 1, 4])
 def test_the_identity_is_exact_at_any_delay(delay: int) -> None:
     mu, h = 0.4, torch.linspace(0.1, 1.0, SIZE, dtype=torch.float64)
