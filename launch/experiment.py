@@ -11,7 +11,7 @@ from typing import Any
 import tomlkit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from launch.explain import explain
+from launch.explain import explain, keys_that_take
 from launch.overrides import Override, apply_override, parse_override
 from launch.shipped import find_experiment
 from psserver.errors import ConfigurationError
@@ -129,8 +129,9 @@ def _parsed(settings: Iterable[str | Override]) -> list[Override]:
 
 
 def _build(document: dict[str, Any], where: str, overrides: list[Override], folder: Path | None = None) -> Experiment:
+    words = keys_that_take("none", Experiment)
     for override in overrides:
-        apply_override(document, override)
+        apply_override(document, override, words)
     _make_paths_absolute(document, folder)
     text = json.dumps(document, default=str)
     try:

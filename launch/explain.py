@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ValidationError
 
@@ -70,7 +70,7 @@ def _shown(value: Any) -> str:
 
 def _hint(keys: tuple[str, ...], model: type[BaseModel]) -> str:
     tree = {name: _children(field.annotation) for name, field in model.model_fields.items()}
-    siblings = tree if len(keys) == 1 else tree.get(keys[0], [])
+    siblings = tree if len(keys) == 1 else tree.get(keys[0], {})
     near = difflib.get_close_matches(keys[-1], list(siblings), n=1, cutoff=0.6)
     if near:
         return f"; did you mean {near[0]!r}?"
@@ -80,10 +80,18 @@ def _hint(keys: tuple[str, ...], model: type[BaseModel]) -> str:
     return f"; expected one of {', '.join(siblings)}"
 
 
-def _children(annotation: Any) -> list[str]:
-    for kind in (annotation, *get_args(annotation)):
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            return list(kind.model_fields)
-        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-            return [field.name for field in dataclasses.fields(kind)]
-    return []
+def keys_that_take(word: str, model: type[BaseModel]) -> set[tuple[str, ...]]:
+    """The (section, key) pairs for which `word` is one of the choices."""
+    return {
+        (section, key)
+        for section, field in model.model_fields.items()
+        for key, hint in _children(field.annotation).items()
+        if get_origin(hint) is Literal and word in get_args(hint)
+    }
+
+
+def _children(kind: Any) -> dict[str, Any]:
+    """The keys of a section and their types."""
+    known = isinstance(kind, type) and (issubclass(kind, BaseModel) or dataclasses.is_dataclass(kind))
+    hints = get_type_hints(kind) if known else {}
+    return {key: hint for key, hint in hints.items() if get_origin(hint) is not ClassVar}

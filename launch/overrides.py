@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import tomllib
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,11 +52,12 @@ def _value(text: str, origin: str) -> Any:
     return text if len(parsed) > 1 or isinstance(value, dates) else value
 
 
-def apply_override(document: dict[str, Any], override: Override) -> None:
+def apply_override(document: dict[str, Any], override: Override, words: Collection[tuple[str, ...]] = ()) -> None:
     """Put the override's value into `document`, making tables on the way.
 
-    `none` removes an argument of a task, so that the function's own default holds; elsewhere it stays, to be
-    accepted or refused by the key's type. Raises ConfigurationError where a key leads through a plain value.
+    `none` is one of the choices of the keys in `words`. It removes an argument of a task, so that the function's own
+    default holds; elsewhere it stays no value, to be accepted or refused by the key's type. Raises
+    ConfigurationError where a key leads through a plain value.
     """
     table = document
     for depth, key in enumerate(override.keys[:-1]):
@@ -64,7 +66,9 @@ def apply_override(document: dict[str, Any], override: Override) -> None:
             path = ".".join(override.keys[: depth + 1])
             raise ConfigurationError(f"{override.origin}: expected {path} to be a section, got {inner!r}")
         table = inner
-    if override.value is None and override.keys[:2] == ("task", "arguments"):
+    if override.value is None and override.keys in words:
+        table[override.keys[-1]] = "none"
+    elif override.value is None and override.keys[:2] == ("task", "arguments"):
         table.pop(override.keys[-1], None)
     else:
         table[override.keys[-1]] = override.value

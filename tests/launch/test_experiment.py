@@ -86,6 +86,10 @@ def test_none_lifts_a_bound_and_hands_an_argument_back_to_its_default(small: Pat
     assert (lifted.server.max_staleness, lifted.task.arguments) == (None, {})
 
 
+def test_none_is_a_word_where_it_is_one_of_the_choices(small: Path) -> None:
+    assert load_experiment(small, ["tuner.smoothing=none"]).tuner.smoothing == "none"
+
+
 def test_an_unknown_key_names_the_near_miss_and_the_place(small: Path) -> None:
     small.write_text(SMALL + "[train]\nupdats = 3\n")
     assert refusal(small) == f"{small}: unknown key 'updats' in section [train]; did you mean 'updates'?"
