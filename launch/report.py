@@ -59,7 +59,8 @@ def _document(runs: Sequence[History]) -> str:
 def _subtitle(run: History) -> str:
     task = run.configuration.get("task", {}).get("function", "")
     state = "" if run.finished else "   ·   unfinished: this is what it has written so far"
-    return f"{task}   ·   {run.path}{state}"
+    name = run.configuration.get("name", "")
+    return "   ·   ".join(str(part) for part in (name, task, run.path) if part) + state
 
 
 def _run(run: History) -> list[str]:
