@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -203,7 +203,7 @@ def demo(run_dir: Path | None) -> None:
 
 @click.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def bench(arguments: tuple[str, ...]) -> int | None:
+def bench(arguments: tuple[str, ...]) -> int:
     """Measure updates per second on this machine."""
     from launch.bench import main
 
