@@ -165,7 +165,13 @@ def worker(
     help="Who pushes next: each in turn, one drawn at random, or one worker alone.",
 )
 @_options("workers", "updates", "device", "data_dir", "set", "run_dir")
-def simulate(experiment: str, staleness: str, settings: tuple[str, ...], run_dir: Path | None, **short: Any) -> None:
+def simulate(
+    experiment: str,
+    staleness: Literal["round-robin", "memoryless", "none"],
+    settings: tuple[str, ...],
+    run_dir: Path | None,
+    **short: Any,
+) -> None:
     """Run with exact staleness, in one process.
 
     The same seed gives the same bits, on any number of cores."""
