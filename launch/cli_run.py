@@ -162,7 +162,7 @@ def worker(
     type=click.Choice(["round-robin", "memoryless", "none"]),
     default="round-robin",
     show_default=True,
-    help="Who pushes next: each in turn, one drawn at random, or one worker alone.",
+    help="Who pushes next: each in turn, one drawn at random, or each in turn at the newest version.",
 )
 @_options("workers", "updates", "device", "data_dir", "set", "run_dir")
 def simulate(
