@@ -34,7 +34,7 @@ class Progress:
     """Counts and running means. Every push ends as applied, rejected or repeated: pushed = applied + rejected."""
 
     def __init__(self) -> None:
-        self.applied = self.rejected = self.repeated = self.lost = 0
+        self.applied = self.rejected = self.late = self.repeated = self.lost = 0
         self.rejected_in_a_row = 0
         self.last: UpdateRow | None = None
         self.evaluation: dict[str, float] = {}
@@ -121,6 +121,7 @@ class Progress:
             "pushes_received": self.applied + self.rejected,
             "pushes_applied": self.applied,
             "pushes_rejected": self.rejected,
+            "pushes_rejected_after_the_end": self.late,
             "pushes_repeated": self.repeated,
             "workers_lost": self.lost,
         }

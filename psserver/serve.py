@@ -71,10 +71,10 @@ class _Loop:
         socket.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
         socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 4 * _HEARTBEAT_MS)
         socket.setsockopt(zmq.SNDTIMEO, 0)
-        socket.setsockopt(zmq.IPV6, 1)
 
     def bind(self, address: str) -> str:
         """Bind and return the address that workers connect to."""
+        self.socket.setsockopt(zmq.IPV6, int("[" in address))
         try:
             self.socket.bind(address)
         except zmq.ZMQError as error:

@@ -242,6 +242,7 @@ class ParameterServer:
         member.rejected += 1
         progress.reject()
         if self._over:
+            progress.late += 1
             return Stop(*self.reason)
         self.journal.event("rejected", member, f"{member.name}, step {step}: {refusal.text}")
         if refusal.code == "not-finite" and progress.rejected_in_a_row >= _HOPELESS * self.plan.workers:

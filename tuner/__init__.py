@@ -4,9 +4,31 @@
 mathematics for a parameter server that sees one gradient after another.
 """
 
-from tuner.optimizer import YellowFin
-from tuner.options import TunerOptions
-from tuner.target import NonFiniteGradient
-from tuner.tuner import Settings, Tuner, build
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tuner.optimizer import YellowFin
+    from tuner.options import TunerOptions
+    from tuner.target import NonFiniteGradient
+    from tuner.tuner import Settings, Tuner, build
 
 __all__ = ["NonFiniteGradient", "Settings", "Tuner", "TunerOptions", "YellowFin", "build"]
+
+_HOME = {
+    "NonFiniteGradient": "target",
+    "Settings": "tuner",
+    "Tuner": "tuner",
+    "TunerOptions": "options",
+    "YellowFin": "optimizer",
+    "build": "tuner",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: what needs no torch need not wait for it."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -62,7 +62,7 @@ class TotalMomentum:
             self._index = self._index.to(vector.device)
         return vector.index_select(0, self._index)
 
-    def record(self, version: int, sampled: Tensor, learning_rate: float) -> None:
+    def record(self, version: int, sampled: Tensor, learning_rate: float, momentum: float = 0.0) -> None:
         """Remember a version: its sampled coordinates [K] (kept, not copied) and the α of the update that made it."""
         slot = version % self._history
         self._rows[slot] = sampled

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from tuner.constant import Constant
+from tuner.lag import Lag
 from tuner.loop import Clamp, Closed, Loop, Open
 from tuner.options import TunerOptions
 from tuner.schedule import Cosine, Step
@@ -41,10 +42,11 @@ class Tuner:
     after it was built.
     """
 
-    def __init__(self, target: Target, loop: Loop, estimator: TotalMomentum, lr_factor: float = 1.0) -> None:
+    def __init__(self, target: Target, loop: Loop, estimator: TotalMomentum | Lag, lr_factor: float = 1.0) -> None:
         self.target, self.loop, self.estimator = target, loop, estimator
         self.lr_factor = lr_factor
         self._learning_rate = 0.0
+        self._momentum = 0.0
         self._target_momentum = 0.0
 
     @property
@@ -64,9 +66,10 @@ class Tuner:
         decision = self.target.decide()
         self._learning_rate = decision.learning_rate * self.lr_factor
         self._target_momentum = decision.momentum
+        self._momentum = self.loop.momentum(decision.momentum)
         return Settings(
             learning_rate=self._learning_rate,
-            momentum=self.loop.momentum(decision.momentum),
+            momentum=self._momentum,
             target_momentum=decision.momentum,
             scale=decision.scale,
             gradient_norm=decision.gradient_norm,
@@ -82,7 +85,7 @@ class Tuner:
 
     def record(self, version: int, parameters: Tensor) -> None:
         """Remember the sampled coordinates of a version [N], made with the settings last decided."""
-        self.estimator.record(version, self.estimator.sample(parameters), self._learning_rate)
+        self.estimator.record(version, self.estimator.sample(parameters), self._learning_rate, self._momentum)
 
     def sample(self, vector: Tensor) -> Tensor:
         """The coordinates [K] of a vector [N] over which total momentum is measured."""
@@ -105,6 +108,7 @@ class Tuner:
             "estimator": self.estimator.state_dict(),
             "lr_factor": self.lr_factor,
             "learning_rate": self._learning_rate,
+            "momentum": self._momentum,
             "target_momentum": self._target_momentum,
         }
 
@@ -115,6 +119,7 @@ class Tuner:
         self.estimator.load_state_dict(state["estimator"])
         self.lr_factor = float(state["lr_factor"])
         self._learning_rate = float(state["learning_rate"])
+        self._momentum = float(state["momentum"])
         self._target_momentum = float(state["target_momentum"])
 
 
@@ -125,8 +130,7 @@ def build(options: TunerOptions, size: int, updates: int, seed: int) -> Tuner:
     """
     if size < 1:
         raise ValueError(f"size: expected at least 1 parameter, got {size}")
-    estimator = TotalMomentum(size, sample=options.sample, history=options.history, seed=seed)
-    return Tuner(_target(options, size, updates), _loop(options), estimator, options.lr_factor)
+    return Tuner(_target(options, size, updates), _loop(options), _estimator(options, size, seed), options.lr_factor)
 
 
 def _target(options: TunerOptions, size: int, updates: int) -> Target:
@@ -148,3 +152,9 @@ def _loop(options: TunerOptions) -> Loop:
     if options.loop == "open":
         return Open()
     return Closed(options.gain, options.momentum_min, options.momentum_max)
+
+
+def _estimator(options: TunerOptions, size: int, seed: int) -> TotalMomentum | Lag:
+    if options.estimator == "lag":
+        return Lag()
+    return TotalMomentum(size, sample=options.sample, history=options.history, seed=seed)

@@ -31,19 +31,19 @@ def work(client: ParameterClient, gradient: Gradient) -> RunOver:
 
 
 def watch_over(client: ParameterClient, evaluator: Evaluator, every: int, pause: float = 0.2) -> None:
-    """Evaluate the newest version whenever `every` updates have passed, and the final one; report each."""
+    """Evaluate the newest version whenever `every` updates have passed (0: never), and the final one; report each."""
     due = every
     try:
         while True:
             news = client.newest
-            if news is None or (news.version < due and not news.final):
+            if news is None or not (news.final or (every and news.version >= due)):
                 time.sleep(pause)
                 continue
             snapshot = client.pull()
             client.report(snapshot.version, _evaluated(evaluator, snapshot))
             if snapshot.final:
                 return
-            due = (snapshot.version // every + 1) * every
+            due = (snapshot.version // every + 1) * every if every else 0
     except RunOver:
         return
 

@@ -92,11 +92,9 @@ def test_when_a_checkpoint_is_due(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("rule", ["momentum_sgd", "adam"])
 def test_a_resumed_server_goes_on_bit_for_bit(
-    make_server: ServerFactory, rows: Rows, tmp_path: Path, rule: str
+    make_server: ServerFactory, rows: Rows, tmp_path: Path, rule: Literal["momentum_sgd", "adam"]
 ) -> None:
-    from psserver import RuleOptions
-
-    options = RuleOptions(name=rule, weight_decay=0.01)  # type: ignore[arg-type]
+    options = RuleOptions(name=rule, weight_decay=0.01)
     random = np.random.default_rng(3)
     gradients = [random.normal(size=6).astype(np.float32) for _ in range(40)]
     server = make_server(rule=options, workers=1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from psserver.options import RuleOptions
 from psserver.rules import Adam, MomentumSGD, Rule, make_rule
