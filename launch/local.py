@@ -78,6 +78,7 @@ def _watch(supervisor: Supervisor, heading: Heading) -> None:
                     follower.step()
                     followed = time.monotonic()
                 time.sleep(_STEP_SECONDS)
+            display.finish(RunDir(supervisor.processes.run_dir))
     finally:
         watcher.close()
         follower.close()
