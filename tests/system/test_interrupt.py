@@ -1,0 +1,102 @@
+"""Ctrl-C: the first saves and ends everything within five seconds, the second kills; --resume goes on exactly."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launch import simulate
+
+TIMELESS = ("update", "worker", "version", "loss", "gradient_norm", "learning_rate", "momentum", "total_momentum")
+SIXTEEN = [word for key in ("train.workers=16", "task.arguments.seconds=0.3") for word in ("--set", key)]
+
+
+def interrupted(program: Any) -> float:
+    """Press Ctrl-C; the seconds until nothing of the program was left."""
+    started = time.monotonic()
+    program.send(signal.SIGINT)
+    program.code(15)
+    assert not program.tree()
+    return time.monotonic() - started
+
+
+@pytest.mark.parametrize("rule", ["adam", "momentum_sgd"])
+def test_an_interrupted_run_goes_on_as_if_it_had_not_been(
+    rule: str, start: Any, yfps: Any, slow: Path, records: Any
+) -> None:
+    run = records(slow.parent / "run")
+    target = ["tuner.target=yellowfin"] if rule == "momentum_sgd" else ["rule.name=adam", "tuner.learning_rate=0.002"]
+    settings = [*target, "train.workers=1", "rule.weight_decay=0.001", "checkpoint.every=0"]
+    options = [word for setting in settings for word in ("--set", setting)]
+    train = start("train", slow, "--run-dir", run.folder, *options)
+    train.until(lambda: run.updates() >= 60)
+    assert interrupted(train) < 5
+    assert train.process.wait() == 130
+    assert run.summary()["reason"] == "interrupted"
+    stopped = run.summary()["updates"]
+    assert 60 <= stopped < 300
+
+    resumed = yfps("train", run.folder, "--resume")
+    assert resumed.code() == 0, resumed.err
+    assert run.summary()["updates"] == run.summary()["pushes_applied"] == 300
+    unbroken = simulate(slow, slow.parent / "unbroken", settings=[*settings, "task.arguments.seconds=0"])
+    assert [[row[k] for k in TIMELESS] for row in run.rows("metrics")] == [
+        [row[k] for k in TIMELESS] for row in unbroken.metrics
+    ]
+    seconds = [row["seconds"] for row in run.rows("metrics")]
+    assert seconds == sorted(seconds)
+
+
+def test_sixteen_workers_end_in_the_middle_of_their_gradients(
+    start: Any, slow: Path, records: Any, shared_memory: Path
+) -> None:
+    run = records(slow.parent / "run")
+    memory = f"server.shared_memory_dir={shared_memory}"
+    (slow.parent / "tmp").mkdir()
+    train = start(
+        "train", slow, "--run-dir", run.folder, *SIXTEEN, "--set", memory, TMPDIR=str(slow.parent / "tmp")
+    )
+    train.until(lambda: run.updates() >= 40)
+    assert interrupted(train) < 5
+    assert train.process.wait() == 130
+    assert not list((slow.parent / "tmp").iterdir())
+    (checkpoint,) = (run.folder / "checkpoints").glob("*")
+    assert checkpoint.name == f"update-{run.summary()['updates']:08d}.safetensors"
+    assert "saving a checkpoint" in train.out
+    assert "Traceback" not in train.out + train.err
+
+
+def test_the_second_interrupt_kills_at_once(start: Any, slow: Path, records: Any) -> None:
+    run = records(slow.parent / "run")
+    train = start("train", slow, "--run-dir", run.folder)
+    train.until(lambda: run.updates() >= 20)
+    train.child("launch.server_process").suspend()  # it cannot save
+    train.send(signal.SIGINT)
+    train.until(lambda: "stopping" in train.out)
+    assert train.process.poll() is None
+    assert interrupted(train) < 5
+    assert train.process.wait() == 130
+
+
+def test_an_interrupt_before_the_first_update_ends_it_too(start: Any, slow: Path, records: Any) -> None:
+    train = start("train", slow, "--run-dir", slow.parent / "run", *SIXTEEN)
+    train.until(lambda: len(train.tree()) > 2)
+    assert interrupted(train) < 5
+    assert train.process.wait() == 130
+
+
+def test_an_interrupted_worker_leaves_and_says_so(start: Any, slow: Path, records: Any) -> None:
+    run = records(slow.parent / "run")
+    server = start("server", slow, "--bind", "tcp://127.0.0.1:*", "--run-dir", run.folder)
+    (address,) = server.until(run.addresses)
+    worker = start("worker", slow, "--connect", address)
+    server.until(lambda: run.updates() >= 10)
+    assert interrupted(worker) < 5
+    assert worker.process.wait() == 130
+    server.until(lambda: run.events("left"))
+    assert interrupted(server) < 5
+    assert server.process.wait() == 130
