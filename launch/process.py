@@ -15,6 +15,7 @@ import torch
 
 from launch.build import initial_model, make_server, make_task
 from launch.experiment import Experiment, load_experiment
+from launch.rundir import RunDir
 from psserver import serve
 from psserver.errors import TaskError, YellowFinError
 from worker import Evaluator, Gradient, ParameterClient, RunOver, Shard
@@ -41,6 +42,7 @@ def run_server_process(run_dir: Path, bind: list[str], resume: bool, parent: int
 
     def bound(addresses: list[str]) -> None:
         place = run_dir / "server.json"
+        RunDir(run_dir).summary.unlink(missing_ok=True)  # of the life that is now continued
         part = place.with_suffix(".part")
         part.write_text(json.dumps({"addresses": addresses, "pid": os.getpid()}))
         os.replace(part, place)

@@ -24,7 +24,7 @@ class Exit:
     def how(self) -> str:
         """As people read it."""
         if self.code < 0:
-            return f"killed by {signal.Signals(-self.code).name}"
+            return f"was killed by {signal.Signals(-self.code).name}"
         return f"ended with exit code {self.code}"
 
 

@@ -155,9 +155,9 @@ class Supervisor:
             self._raise_user_error("server")
             self._finished = exit_.code
             return
-        self._schedule("server", f"the server was {exit_.how}")
+        self._schedule("server", f"the server {exit_.how}")
         if self._restarts["server"].due is None:
-            self._last_failure = f"the server was {exit_.how} too often; see logs/server.log"
+            self._last_failure = f"the server {exit_.how} too often; see logs/server.log"
             self._finished = 1
 
     def _member_failed(self, exit_: Exit) -> None:
@@ -188,7 +188,8 @@ class Supervisor:
             restarts.count += 1
             self.say(f"{what}; starting it again in {restarts.due - time.monotonic():.0f} s")
         else:
-            self.say(f"{what}; not started again (launch.worker_restarts)")
+            kind = "server" if name == "server" else "worker"
+            self.say(f"{what}; not started again (launch.{kind}_restarts)")
 
     def _restart_what_is_due(self) -> None:
         now = time.monotonic()
@@ -219,4 +220,6 @@ class Supervisor:
         from launch.rundir import RunDir, read_summary
 
         summary = read_summary(RunDir(self.processes.run_dir).summary)
-        return str(summary.get("reason_text") or "the server failed; see logs/server.log")[:_MOST_TEXT]
+        if summary.get("reason") != "failed":
+            return "the server failed; see logs/server.log"
+        return str(summary["reason_text"])[:_MOST_TEXT]
