@@ -13,6 +13,7 @@ from psserver.progress import Progress, UpdateRow
 from psserver.update import Update
 
 _log = logging.getLogger("psserver")
+_LONGEST_SHOWN = 500  # characters of an event in a Status, which forty of them share
 
 
 class Journal:
@@ -53,8 +54,11 @@ class Journal:
         self.progress.update(row)
         self._record.update(row, arrivals)
 
-    def evaluation(self, version: int, values: dict[str, float]) -> None:
-        """An evaluator found these numbers for a version."""
+    def evaluation(self, version: int, values: dict[str, float], newest: int) -> None:
+        """An evaluator found these numbers for a version; one beyond `newest` was lost with the server that made it."""
+        if version > newest:
+            self.event("evaluated", None, f"evaluation of update {version} dropped: the newest one is {newest}")
+            return
         self.progress.evaluate(version, values)
         self._record.evaluation(version, self.seconds, values)
         text = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
@@ -63,7 +67,7 @@ class Journal:
     def event(self, kind: str, member: Member | None, text: str) -> None:
         """Something a user wants to know."""
         seconds = self.seconds
-        self.progress.events.append(f"{seconds:.1f}s {text}")
+        self.progress.events.append(f"{seconds:.1f}s {text:.{_LONGEST_SHOWN}}")
         worker = member.number if member is not None and member.role == "worker" else None
         self._record.event(seconds, kind, worker, text)
         _log.info("%.1fs %s", seconds, text)

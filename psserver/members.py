@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -21,9 +22,11 @@ _RECENT = 20
 class Member:
     """One worker or evaluator. A worker keeps its number, and its counts, when it comes back.
 
-    key:     routing id of its connection.
-    step:    its last step that was accounted for, applied or refused; a push of that step or before is a repetition.
-    holding: the version it may be reading, and computes its gradient at.
+    key:        routing id of its connection.
+    step:       its last step that was accounted for, applied or refused; a push of that step or before is a repetition.
+    pulled:     its last request was a pull, which is answered with the averaged buffers, too.
+    not_finite: how many of its last gradients, without a finite one between, were not.
+    holding:    the version it may be reading, and computes its gradient at.
     """
 
     number: int
@@ -33,8 +36,10 @@ class Member:
     heard: float
     state: State = "waiting"
     step: int = 0
+    pulled: bool = False
     pushes: int = 0
     rejected: int = 0
+    not_finite: int = 0
     staleness: int | None = None
     holding: int | None = None
     gradient: Segment | None = None
@@ -54,6 +59,7 @@ class Member:
     def account(self, step: int, now: float) -> None:
         """A push of this step came in; it is never looked at again."""
         self.step = step
+        self.pulled = False
         self.pushes += 1
         self.push_times.append(now)
 
@@ -76,7 +82,7 @@ class Member:
             worker=self.number,
             role=self.role,
             state=self.state,
-            host=f"{self.hello.host}:{self.hello.pid}",
+            host=f"{self.hello.host:.150}:{self.hello.pid}",
             pushes=self.pushes,
             rejected=self.rejected,
             staleness=self.staleness,
@@ -123,9 +129,10 @@ class Members:
                 member = Member(number, "worker", key, hello, now, step=self._steps.get(number, 0))
                 self._workers[number] = member
         else:
-            member = self._others.get(key) or Member(len(self._others), hello.role, key, hello, now)
             self._others = {k: m for k, m in self._others.items() if m.present or k == key}
-            self._others[key] = member
+            taken = {m.number for m in self._others.values()}
+            free = next(number for number in itertools.count() if number not in taken)
+            member = self._others.setdefault(key, Member(free, hello.role, key, hello, now))
         self._by_key.pop(member.key, None)
         member.key, member.hello, member.heard, member.state = key, hello, now, "waiting"
         self._by_key[key] = member
@@ -146,6 +153,11 @@ class Members:
             elif silence > self._timeout:
                 gone.append((member, f"silent for {silence:.1f} s (limit {self._timeout:g} s)"))
         return gone
+
+    def excuse(self, seconds: float) -> None:
+        """The server itself was away for that long: nobody's silence in that time counts."""
+        for member in self._by_key.values():
+            member.heard += seconds
 
     def state_dict(self) -> dict[str, int]:
         """Last accounted step of each worker number."""

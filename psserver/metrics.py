@@ -92,7 +92,8 @@ class RunRecord:
 
     def evaluation(self, update: int, seconds: float, values: dict[str, float]) -> None:
         """A row of evaluations.jsonl."""
-        self._write("evaluations", {"update": update, "seconds": seconds, **values})
+        own = {"update": update, "seconds": seconds}  # a task may use these names, too
+        self._write("evaluations", own | {name: value for name, value in values.items() if name not in own})
         self.flush()
 
     def event(self, seconds: float, kind: str, worker: int | None, text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass
 from typing import Any
@@ -35,7 +36,6 @@ class Progress:
 
     def __init__(self) -> None:
         self.applied = self.rejected = self.late = self.repeated = self.lost = 0
-        self.rejected_in_a_row = 0
         self.last: UpdateRow | None = None
         self.evaluation: dict[str, float] = {}
         self.evaluated_at: int | None = None
@@ -55,7 +55,6 @@ class Progress:
     def update(self, row: UpdateRow) -> None:
         """Take in one update."""
         self.last = row
-        self.rejected_in_a_row = 0
         self._losses.append(row.loss)
         self._seconds.append(row.seconds)
         self._stalenesses.append(row.staleness)
@@ -70,13 +69,12 @@ class Progress:
     def reject(self) -> None:
         """One push was refused."""
         self.rejected += 1
-        self.rejected_in_a_row += 1
 
     def evaluate(self, version: int, values: dict[str, float]) -> None:
         """Take in what an evaluator found; the best is the highest accuracy, else the lowest loss."""
         self.evaluation, self.evaluated_at = values, version
         name = "accuracy" if "accuracy" in values else "loss" if "loss" in values else None
-        if name is None:
+        if name is None or not math.isfinite(values[name]):
             return
         better = max if name == "accuracy" else min
         self.best = values[name] if self.best is None else better(self.best, values[name])

@@ -16,6 +16,7 @@ from psserver import wire
 from psserver.admission import Admission, Model, Plan
 from psserver.errors import WireError
 from psserver.gate import Gate
+from psserver.handout import Handout
 from psserver.intake import Intake
 from psserver.journal import Journal
 from psserver.members import Member, Members
@@ -29,7 +30,7 @@ from psserver.wire import Push, Refusal, Reply, Request, Stop
 from tuner import Tuner
 
 Reason = Literal["done", "interrupted", "failed"]
-_HOPELESS = 10  # gradients in a row, per worker, that were not finite: the run has diverged
+_HOPELESS = 10  # gradients in a row, of every worker, that were not finite: the run has diverged
 
 
 class ParameterServer:
@@ -61,10 +62,8 @@ class ParameterServer:
         self.members = Members(self.options.heartbeat_timeout)
         self._clock, self._place = clock, here()
         self._deadline = math.inf
-        self._due: dict[str, Reply] = {}
         self._gate = Gate(self.options, plan.workers)
         self._admission = Admission(model, plan, self.options, self.members, self.journal)
-        self._buffers = torch.from_numpy(model.buffers.copy())
         self._tuner = tuner
         self.trajectory = Trajectory(
             resume["parameters"].numpy() if resume else model.parameters,
@@ -72,6 +71,8 @@ class ParameterServer:
             slots=self.options.slots or plan.workers + 3,
             directory=Path(self.options.shared_memory_dir) if self.options.shared_memory else None,
         )
+        buffers = resume["buffers"] if resume else torch.from_numpy(model.buffers.copy())
+        self._handout = Handout(self.trajectory, self._gate, self.members, buffers)
         self._rule = make_rule(rule, self.size)
         updater = Updater(self.trajectory, self._rule, tuner, rule.weight_decay)
         self._intake = Intake(updater, self._gate, self.journal, self.options.max_staleness, self.session)
@@ -89,6 +90,11 @@ class ParameterServer:
     def _over(self) -> bool:
         """No further update will be made."""
         return self.phase in ("draining", "done")
+
+    @property
+    def _end(self) -> Stop | None:
+        """What workers are told once no further update will be made."""
+        return Stop(*self.reason) if self._over else None
 
     @property
     def size(self) -> int:
@@ -109,23 +115,22 @@ class ParameterServer:
         if member is None:
             return Stop(*self.reason) if self.phase == "done" else Refusal("unknown", "say Hello first (again)")
         match message:
-            case wire.Push():
+            case wire.Push() if member.role == "worker":
                 return self._push(member, message)
             case wire.Pull():
-                return self._answer(member)
-            case wire.Report():
-                self._release(member)
-                self.journal.evaluation(message.version, message.values)
+                member.pulled = True
+                return self._handout.answer(member, self._end)
+            case wire.Report() if member.role == "evaluator":
+                self._handout.release(member)
+                self.journal.evaluation(message.version, message.values, self.version)
                 return wire.Noted()
             case wire.Goodbye():
                 return self._goodbye(member, message)
-        raise WireError(f"message: expected a request, got {type(message).__name__}")
+        raise WireError(f"message: expected what a {member.role} says, got {type(message).__name__}")
 
     def released(self) -> list[tuple[str, Reply]]:
         """Replies, with their receivers, that were held back and are due now."""
-        self._let_go()
-        due, self._due = self._due, {}
-        return list(due.items())
+        return self._handout.due(self._end)
 
     def tick(self) -> None:
         """Notice lost members; end a run that waits for nobody any more."""
@@ -153,6 +158,11 @@ class ParameterServer:
             member.drop_gradient()
         self.trajectory.close()
 
+    def excuse(self, seconds: float) -> None:
+        """The server was away (stopped, or writing) for that long: nobody counts as silent or late for it."""
+        self.members.excuse(seconds)
+        self._deadline += seconds
+
     def summary(self) -> dict[str, Any]:
         """Write summary.json and return what it holds."""
         return self.journal.summary(self.reason, self.version, len(self.members.workers))
@@ -174,19 +184,16 @@ class ParameterServer:
 
     def averaged_buffers(self) -> torch.Tensor:
         """Mean of the BatchNorm statistics last reported by each worker (float32 [B])."""
-        reported = [member.buffers for member in self.members if member.buffers is not None]
-        if reported:
-            self._buffers = torch.stack(reported).mean(dim=0)
-        return self._buffers
+        return self._handout.averaged_buffers()
 
     def _load(self, state: dict[str, Any]) -> None:
         self.trajectory.restore_previous(state["previous"].numpy())
-        self._buffers = state["buffers"]
         self._rule.load_state_dict(state["rule"])
         self._tuner.load_state_dict(state["tuner"])
         self.members.load_state_dict(state["steps"])
         self.journal.load_state_dict(state["journal"])
         self.journal.event("resumed", None, f"resumed at update {self.version}")
+        self._close_round()
 
     # Members ----------------------------------------------------------------------------------------------------
 
@@ -198,7 +205,9 @@ class ParameterServer:
             return refusal
         known = self.members.find(sender)
         if known is not None:
-            self._release(known)
+            self._handout.release(known)
+            if known.role != hello.role or hello.rank not in (None, known.number):
+                self._part(known, "left")
         member = self._admission.admit(sender, hello, self._clock())
         self._gate.forget(member)
         return self._admission.welcome(member, self.session, self.version)
@@ -211,7 +220,7 @@ class ParameterServer:
         return Stop(*self.reason) if self._over else Stop("done", "goodbye")
 
     def _part(self, member: Member, state: Literal["lost", "left"]) -> None:
-        self._release(member, unread=state == "lost" and member.gradient is None)
+        self._handout.release(member, unread=state == "lost" and member.gradient is None)
         if not self._over:
             member.buffers = None
         self._gate.forget(member)
@@ -225,17 +234,18 @@ class ParameterServer:
         progress = self.journal.progress
         if push.step <= member.step:
             progress.repeated += 1
-            return None if self._gate.holds(member) else self._answer(member)
+            return self._handout.again(member, self._end)
         member.account(push.step, self._clock())
-        self._release(member)
+        self._handout.release(member)
         refusal = Refusal("stale", "the run is complete") if self._over else self._intake.judge(push)
         if refusal is None:
             self.phase = "training"
-            if isinstance(push.buffers, np.ndarray):
-                member.buffers = torch.from_numpy(push.buffers.copy())
             refusal = self._intake.take(member, push)
+        member.not_finite = member.not_finite + 1 if refusal and refusal.code == "not-finite" else 0
+        if refusal is None and isinstance(push.buffers, np.ndarray) and np.isfinite(push.buffers).all():
+            member.buffers = torch.from_numpy(push.buffers.copy())
         self._close_round()
-        return self._answer(member) if refusal is None else self._reject(member, push.step, refusal)
+        return self._handout.answer(member, self._end) if refusal is None else self._reject(member, push.step, refusal)
 
     def _reject(self, member: Member, step: int, refusal: Refusal) -> Reply:
         progress = self.journal.progress
@@ -245,8 +255,9 @@ class ParameterServer:
             progress.late += 1
             return Stop(*self.reason)
         self.journal.event("rejected", member, f"{member.name}, step {step}: {refusal.text}")
-        if refusal.code == "not-finite" and progress.rejected_in_a_row >= _HOPELESS * self.plan.workers:
-            self.stop("failed", f"diverged: the last {progress.rejected_in_a_row} gradients were not finite")
+        counts = [m.not_finite for m in self.members.workers if m.present]
+        if min(counts) >= _HOPELESS:
+            self.stop("failed", f"diverged: the last {sum(counts)} gradients were not finite")
             return Stop(*self.reason)
         return refusal
 
@@ -254,44 +265,8 @@ class ParameterServer:
         """Make the synchronous update if it is due; see whether the run is complete."""
         if self._over:
             return
-        if self._intake.close_round(self._computing()) is not None:
+        if self._intake.close_round(self._handout.computing()) is not None:
             self.stop("failed", "diverged: the mean of finite gradients is not finite")
         elif self.version >= self.plan.updates:
             self.phase = "draining"
             self._deadline = self._clock() + self.options.drain_timeout
-
-    def _answer(self, member: Member) -> Reply | None:
-        """Newest parameters for a member that is ready for them; None if it has to wait."""
-        if member.role != "worker":
-            return self._hand_out(member)
-        if self._over:
-            return Stop(*self.reason)
-        self._release(member)
-        self._gate.enter(member)
-        self._let_go()
-        return self._due.pop(member.key, None)
-
-    def _let_go(self) -> None:
-        """Answer everybody who need not wait any longer."""
-        if self._over:
-            self._due.update({member.key: Stop(*self.reason) for member in self._gate.take_all()})
-        while (member := self._gate.next_ready(self.version, self._computing())) is not None:
-            self._due[member.key] = self._hand_out(member)
-
-    def _hand_out(self, member: Member) -> Reply:
-        self._release(member)
-        slot = self.trajectory.hold(self.version)
-        member.holding, member.state = self.version, "computing"
-        buffers = None if member.role == "worker" and member.pushes else self.averaged_buffers().numpy()
-        return wire.Parameters(self.version, self._over, slot.values, buffers)
-
-    def _computing(self) -> list[int]:
-        """Versions at which workers compute."""
-        return [m.holding for m in self.members.workers if m.state == "computing" and m.holding is not None]
-
-    def _release(self, member: Member, *, unread: bool = False) -> None:
-        if member.holding is not None:
-            self.trajectory.release(member.holding, unread=unread)
-            member.holding = None
-        if member.state == "computing":
-            member.state = "waiting"

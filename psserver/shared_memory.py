@@ -7,6 +7,7 @@ import errno
 import fcntl
 import mmap
 import os
+import re
 import uuid
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from psserver.errors import SharedMemoryError
 PREFIX = "yfps-"
 _HEADER_BYTES = 64
 _WRITING = -1
+_NAME = re.compile(f"{PREFIX}[0-9a-f]{{32}}")
 
 
 class Segment:
@@ -30,8 +32,7 @@ class Segment:
     def __init__(self, path: Path, descriptor: int, size: int, *, owner: bool, writable: bool = True) -> None:
         self.path = path
         self.size = size
-        self._owner = owner
-        self._descriptor = descriptor
+        self._descriptor = descriptor if owner else -1
         access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
         self._map = mmap.mmap(descriptor, _HEADER_BYTES + 4 * size, access=access)
         self._version: NDArray[np.int64] = np.frombuffer(self._map, dtype=np.int64, count=1)
@@ -40,23 +41,21 @@ class Segment:
     @classmethod
     def create(cls, directory: Path, size: int) -> Segment:
         """Reserve every byte first, so that a shortage is an error here and never a crash at first touch."""
-        path = directory / f"{PREFIX}{uuid.uuid4().hex}"
         need = _HEADER_BYTES + 4 * size
         try:
             free = os.statvfs(directory)
             if need > free.f_bavail * free.f_frsize:
                 raise OSError(errno.ENOSPC, "No space left on device")
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            path, descriptor = _new_file(directory)
         except OSError as error:
             raise _shortage(directory, need, error) from error
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
             os.posix_fallocate(descriptor, 0, need)
+            return cls(path, descriptor, size, owner=True)
         except OSError as error:
             os.close(descriptor)
             path.unlink(missing_ok=True)
             raise _shortage(directory, need, error) from error
-        return cls(path, descriptor, size, owner=True)
 
     @classmethod
     def attach(cls, path: Path, size: int, *, writable: bool) -> Segment:
@@ -66,11 +65,17 @@ class Segment:
             descriptor = os.open(path, mode | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError as error:
             raise SharedMemoryError(f"cannot attach shared memory {path}: {error.strerror}") from error
-        actual = os.fstat(descriptor).st_size
-        if actual != _HEADER_BYTES + 4 * size:
-            os.close(descriptor)
-            raise SharedMemoryError(f"shared memory {path}: expected {_HEADER_BYTES + 4 * size} bytes, found {actual}")
-        return cls(path, descriptor, size, owner=False, writable=writable)
+        try:
+            actual = os.fstat(descriptor).st_size
+            if actual != _HEADER_BYTES + 4 * size:
+                raise SharedMemoryError(
+                    f"shared memory {path}: expected {_HEADER_BYTES + 4 * size} bytes, found {actual}"
+                )
+            return cls(path, descriptor, size, owner=False, writable=writable)
+        except OSError as error:
+            raise SharedMemoryError(f"cannot map shared memory {path}: {error.strerror}") from error
+        finally:
+            os.close(descriptor)  # the mapping has its own
 
     @property
     def version(self) -> int:
@@ -86,11 +91,10 @@ class Segment:
         self._version[0] = _WRITING
 
     def close(self) -> None:
-        """Let go of the file (the owner removes it); the memory goes with the last array that views it."""
+        """Remove the file, if this is its owner; the memory goes with the last array that views it."""
         if self._descriptor < 0:
             return
-        if self._owner:
-            self.path.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
         os.close(self._descriptor)
         self._descriptor = -1
 
@@ -99,6 +103,8 @@ def sweep(directory: Path) -> list[str]:
     """Remove segments whose owner died without removing them; returns their names."""
     removed = []
     for path in directory.glob(f"{PREFIX}*"):
+        if not _NAME.fullmatch(path.name):
+            continue
         with contextlib.suppress(OSError):
             descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
             try:
@@ -108,6 +114,17 @@ def sweep(directory: Path) -> list[str]:
             finally:
                 os.close(descriptor)
     return removed
+
+
+def _new_file(directory: Path) -> tuple[Path, int]:
+    """An empty file that this process holds locked; made anew when a `sweep` came between making and locking."""
+    while True:
+        path = directory / f"{PREFIX}{uuid.uuid4().hex}"
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink:
+            return path, descriptor
+        os.close(descriptor)
 
 
 def _shortage(directory: Path, need: int, error: OSError) -> SharedMemoryError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,7 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from psserver.errors import SharedMemoryError
 from psserver.shared_memory import Segment
+
+_log = logging.getLogger("psserver")
 
 
 @dataclass
@@ -42,7 +46,7 @@ class Trajectory:
         self._slots: list[VersionSlot] = []
         try:
             for _ in range(max(slots, 3)):
-                self._add_slot()
+                self._add_slot(directory)
         except BaseException:
             self.close()
             raise
@@ -66,11 +70,13 @@ class Trajectory:
         """The slot of a version, None once its memory was used again."""
         return self._by_version.get(version)
 
-    def hold(self, version: int) -> VersionSlot:
+    def values(self, version: int) -> NDArray[np.float32]:
+        """A version that somebody holds."""
+        return self._by_version[version].values
+
+    def hold(self, version: int) -> None:
         """Keep a version that is still there from being overwritten until it is released."""
-        slot = self._by_version[version]
-        slot.holders += 1
-        return slot
+        self._by_version[version].holders += 1
 
     def release(self, version: int, *, unread: bool = False) -> None:
         """Give a hold back. `unread`: a reader may still be at it (a lost peer), so the memory is never reused."""
@@ -84,7 +90,7 @@ class Trajectory:
         for slot in [s for s in free if s.retired]:
             self._drop(slot)
         usable = [s for s in free if not s.retired]
-        slot = min(usable, key=lambda s: s.version) if usable else self._add_slot()
+        slot = min(usable, key=lambda s: s.version) if usable else self._one_more()
         self._by_version.pop(slot.version, None)
         slot.version = -1
         if slot.segment is not None:
@@ -120,11 +126,19 @@ class Trajectory:
         self._by_version[version] = slot
         self.current = slot
 
-    def _add_slot(self) -> VersionSlot:
-        if self._directory is None:
+    def _one_more(self) -> VersionSlot:
+        """A slot beyond those reserved at the start: in private memory (sent as frames) when the shared is used up."""
+        try:
+            return self._add_slot(self._directory)
+        except SharedMemoryError as error:
+            _log.warning("one more version is kept in private memory: %s", error)
+            return self._add_slot(None)
+
+    def _add_slot(self, directory: Path | None) -> VersionSlot:
+        if directory is None:
             slot = VersionSlot(np.zeros(self._size, dtype=np.float32), None)
         else:
-            segment = Segment.create(self._directory, self._size)
+            segment = Segment.create(directory, self._size)
             slot = VersionSlot(segment.values, segment)
         self._slots.append(slot)
         return slot
