@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from psserver.journal import Journal
 from psserver.members import Member, Members
 from psserver.messages import Hello, Refusal, Slot, Welcome
 from psserver.options import ServerOptions
+from psserver.place import here
 from psserver.shared_memory import Segment
 
 
@@ -43,6 +44,7 @@ class Admission:
         self._options = options
         self._members = members
         self._journal = journal
+        self._place = here()
 
     def refusal(self, sender: str, hello: Hello) -> Refusal | None:
         """Why this Hello cannot be admitted, None when it can."""
@@ -63,17 +65,24 @@ class Admission:
 
     def admit(self, sender: str, hello: Hello, now: float) -> Member:
         """Make the sender a member, or know it again."""
+        kernel = self._place.split()[:1]
+        shared = self._options.shared_memory and hello.shared_memory and hello.place.split()[:1] == kernel
+        hello = replace(hello, shared_memory=shared)
         known = self._members.find(sender)
+        shared_before = known is not None and known.hello.shared_memory
         member = self._members.join(sender, hello, now)
-        member.drop_gradient()
-        if hello.role == "worker" and hello.shared_memory and self._options.shared_memory:
+        if not hello.shared_memory or member is not known:
+            member.drop_gradient()
+        if hello.shared_memory and hello.role == "worker" and member.gradient is None:  # a Hello may come twice
             try:
                 member.gradient = Segment.create(Path(self._options.shared_memory_dir), hello.size)
             except SharedMemoryError as error:
                 self._journal.event("memory", member, f"{member.name} must send frames: {error}")
+        how = "shared memory" if hello.shared_memory else "frames"
         if known is None:
-            how = "shared memory" if hello.shared_memory and self._options.shared_memory else "frames"
             self._journal.event("joined", member, f"{member.name} joined from {hello.host}:{hello.pid} ({how})")
+        elif shared_before and not hello.shared_memory:
+            self._journal.event("memory", member, f"{member.name} sees no shared memory of the server: it uses frames")
         return member
 
     def welcome(self, member: Member, session: str, version: int) -> Welcome:

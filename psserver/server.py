@@ -132,9 +132,12 @@ class ParameterServer:
         """Replies, with their receivers, that were held back and are due now."""
         return self._handout.due(self._end)
 
-    def tick(self) -> None:
-        """Notice lost members; end a run that waits for nobody any more."""
-        for member, how in self.members.overdue(self._clock(), self._place):
+    def tick(self, *, heard_all: bool = True) -> None:
+        """Notice lost members; end a run that waits for nobody any more.
+
+        heard_all: no message waits to be handled; until then, nobody is lost for silence.
+        """
+        for member, how in self.members.overdue(self._clock() if heard_all else -math.inf, self._place):
             if member.role == "worker" and not self._over:
                 self.journal.progress.lost += 1
             self.journal.event("lost", member, f"{member.name} lost: {how}")
