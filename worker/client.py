@@ -90,7 +90,11 @@ class ParameterClient:
 
     def __enter__(self) -> ParameterClient:
         """Join the run."""
-        self.join()
+        try:
+            self.join()
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(
@@ -124,10 +128,17 @@ class ParameterClient:
         """Where to compute the next gradient, float32 [N]: a shared-memory slot on the server's host."""
         return self._gradient
 
-    @property
-    def newest(self) -> wire.Alive | None:
-        """What the server last said of itself: its newest version, and whether it is final."""
-        return self._connection.news
+    def news(self) -> wire.Alive | None:
+        """What the server last said of itself, if it has: its newest version, and whether it is final.
+
+        Never waits for the server, unless that has come back and must be joined again. Raises RunOver and
+        ServerLostError.
+        """
+        try:
+            return self._connection.news(self.welcome)
+        except ServerChanged:
+            self.join()
+            return None
 
     def join(self) -> wire.Welcome:
         """Say hello. Errors: AddressError, LayoutError (another model), RefusedError (the rank is taken)."""
@@ -155,9 +166,14 @@ class ParameterClient:
         """Push the gradient (float32 [N], default: `self.gradient`) computed at `snapshot`; the newest parameters.
 
         A gradient that is refused (not finite, too stale, from a lost life of the server) is counted in
-        `rejected`, and the newest parameters are pulled. Raises RunOver.
+        `rejected`, and the newest parameters are pulled. One of a snapshot that is no longer intact is not sent, nor
+        counted. Raises RunOver, LayoutError for another shape, RefusedError when a repetition would be refused too.
         """
-        if gradient is not None and gradient is not self._gradient:
+        gradient = self._gradient if gradient is None else self._fitting("gradient", gradient, self.size)
+        buffers = None if buffers is None else self._fitting("buffers", buffers, self._hello.buffer_size)
+        if not snapshot.intact:
+            return self.pull()
+        if gradient is not self._gradient:
             self._gradient[:] = gradient
         self._step += 1
         self.pushes += 1
@@ -169,10 +185,12 @@ class ParameterClient:
             except ServerChanged:
                 self.join()
                 continue
-            if isinstance(reply, Refusal):
-                self.rejected += 1
-                return self.pull()
-            return self._snapshot(reply)
+            if not isinstance(reply, Refusal):
+                return self._snapshot(reply)
+            if reply.code not in ("stale", "not-finite"):
+                raise RefusedError(reply.text)
+            self.rejected += 1
+            return self.pull()
 
     def report(self, version: int, values: dict[str, float]) -> None:
         """Tell what was found for a version (evaluators)."""
@@ -186,10 +204,9 @@ class ParameterClient:
     def close(self) -> None:
         """Give back the socket, the thread and the shared memory."""
         self._connection.close()
-        for segment in [*self._versions.values(), *([self._gradient_segment] if self._gradient_segment else [])]:
-            segment.close()
         self._versions.clear()
         self._gradient_segment = None
+        self._gradient = np.zeros(0, dtype=np.float32)
 
     def _ask(self, request: wire.Request) -> wire.Reply:
         while True:
@@ -208,7 +225,7 @@ class ParameterClient:
 
     def _take_gradient_slot(self, welcome: wire.Welcome) -> None:
         """Compute into the slot given; a gradient that waits to be pushed moves along."""
-        old, waiting = self._gradient_segment, self._gradient
+        waiting = self._gradient
         if welcome.gradient is None:
             self._gradient_segment = None
             self._gradient = np.zeros(self.size if self._hello.role == "worker" else 0, dtype=np.float32)
@@ -218,8 +235,6 @@ class ParameterClient:
             self._gradient = self._gradient_segment.values
         if waiting.size and self._gradient.size:
             self._gradient[:] = waiting
-        if old is not None:
-            old.close()
 
     def _snapshot(self, reply: wire.Reply) -> Snapshot:
         if not isinstance(reply, Parameters):
@@ -239,6 +254,15 @@ class ParameterClient:
     def _version_segment(self, name: str) -> Segment:
         segment = self._versions.get(name)
         if segment is None:
+            self._versions = {name: known for name, known in self._versions.items() if known.path.exists()}
             segment = Segment.attach(Path(self.welcome.directory) / name, self.size, writable=False)
             self._versions[name] = segment
         return segment
+
+    @staticmethod
+    def _fitting(name: str, values: Array, size: int) -> Array:
+        """The values as the wire takes them; anything that would have to be broadcast is a mistake."""
+        array = np.ascontiguousarray(values, dtype=np.float32)
+        if array.shape != (size,):
+            raise LayoutError(f"{name}: expected shape ({size},), got {array.shape}")
+        return array

@@ -12,6 +12,7 @@ import zmq
 from psserver import wire
 from psserver.errors import AddressError, ServerLostError, WireError
 from psserver.wire import Refusal, Reply, Request, Stop, Welcome
+from worker.reach import why_unreachable
 
 _POLL_MS = 100
 _ASK_AGAIN = 5.0  # seconds; doubles up to _ASK_AGAIN_MOST
@@ -20,6 +21,7 @@ _RANK_RETRY = 0.5  # seconds between two tries for a rank that a dying process s
 _NEWS_SECONDS = 0.5  # how old the news may be that an evaluator waits for
 _HEARTBEAT_MS = 5_000
 _LINGER_MS = 500
+_HEADER_ROOM = 1 << 20  # longest header, in bytes
 
 
 class RunOver(Exception):
@@ -60,7 +62,9 @@ class Pulse:
         context = zmq.Context()
         socket = context.socket(zmq.DEALER)
         socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.IMMEDIATE, 1)
         socket.setsockopt(zmq.IPV6, 1)
+        socket.setsockopt(zmq.MAXMSGSIZE, _HEADER_ROOM)
         try:
             socket.connect(self._address)
             due = 0.0
@@ -78,7 +82,7 @@ class Pulse:
         try:
             socket.send_multipart(self._frames, zmq.NOBLOCK)
         except zmq.Again:
-            return  # the server is away and the queue is full
+            return  # the server is away
 
     def _listen(self, socket: zmq.Socket[bytes]) -> None:
         try:
@@ -108,6 +112,8 @@ class Connection:
         self._socket.setsockopt(zmq.ROUTING_ID, self._identity)
         self._socket.setsockopt(zmq.IMMEDIATE, 1)  # queue nothing for a server that is away
         self._socket.setsockopt(zmq.IPV6, 1)
+        longest = 4 * max(limits.size or 0, limits.buffer_size or 0)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, longest + _HEADER_ROOM)
         self._socket.setsockopt(zmq.RECONNECT_IVL, 100)
         self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 2_000)
         self._socket.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
@@ -120,9 +126,13 @@ class Connection:
                 f"cannot connect to {address!r}: expected tcp://HOST:PORT or ipc://PATH ({error})"
             ) from error
 
-    @property
-    def news(self) -> wire.Alive | None:
-        """The server's last answer to a heartbeat."""
+    def news(self, welcome: Welcome) -> wire.Alive | None:
+        """The server's last answer to a heartbeat. Raises RunOver, ServerChanged and ServerLostError."""
+        reply = self._receive(0)
+        if isinstance(reply, Stop):
+            raise RunOver(reply)
+        self._check_same(welcome)
+        self._check_patience(0.0, joining=False)
         return self._pulse.answer if self._pulse else None
 
     def hello(self, hello: wire.Hello) -> Welcome | Refusal:
@@ -186,7 +196,7 @@ class Connection:
                 return reply
             if welcome is not None:
                 self._check_same(welcome)
-            self._check_patience(started, welcome is None)
+            self._check_patience(started, joining=welcome is None)
 
     def _send(self, message: Request) -> bool:
         """False when there is no connection at the moment."""
@@ -196,9 +206,9 @@ class Connection:
             return False
         return True
 
-    def _receive(self) -> Reply | None:
+    def _receive(self, wait_ms: int = _POLL_MS) -> Reply | None:
         """The reply to the last request, or a Stop; None when nothing has come yet."""
-        while self._socket.poll(_POLL_MS, zmq.POLLIN):
+        while self._socket.poll(wait_ms, zmq.POLLIN):
             frames = [frame.buffer for frame in self._socket.recv_multipart(copy=False)]
             message, sequence = wire.decode(frames, self._limits)
             if isinstance(message, Stop) and sequence == 0:
@@ -208,21 +218,21 @@ class Connection:
         return None
 
     def _check_same(self, welcome: Welcome) -> None:
-        news = self.news
+        news = self._pulse.answer if self._pulse else None
         if news is not None and (news.session != welcome.session or not news.known):
             raise ServerChanged
 
-    def _check_patience(self, started: float, joining: bool) -> None:
+    def _check_patience(self, started: float, *, joining: bool) -> None:
         heard = self._pulse.last_heard if self._pulse else 0.0
         silent = time.monotonic() - max(started, heard)
         if silent < self._patience:
             return
         if joining and self._pulse is None:
             raise AddressError(
-                f"cannot reach a server at {self.address}: tried for {silent:.0f} s; check that it runs, that host and "
-                "port are the ones it printed, and that no firewall is between"
+                f"cannot reach a server at {self.address}: tried for {silent:.1f} s; {why_unreachable(self.address)}. "
+                "Check that it runs, and that this is the address it printed"
             )
-        raise ServerLostError(f"the server at {self.address} has been silent for {silent:.0f} s; gave up")
+        raise ServerLostError(f"the server at {self.address} has been silent for {silent:.1f} s; gave up")
 
 
 class Watcher:

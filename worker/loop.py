@@ -21,9 +21,6 @@ def work(client: ParameterClient, gradient: Gradient) -> RunOver:
         while True:
             step = client.step + 1
             loss, _ = gradient.compute(snapshot.parameters, torch.from_numpy(client.gradient), step)
-            if not snapshot.intact:
-                snapshot = client.pull()
-                continue
             report = step % buffers_every == 1 % buffers_every and gradient.layout.buffer_size > 0
             snapshot = client.push(snapshot, loss, buffers=gradient.buffers() if report else None)
     except RunOver as over:
@@ -35,7 +32,7 @@ def watch_over(client: ParameterClient, evaluator: Evaluator, every: int, pause:
     due = every
     try:
         while True:
-            news = client.newest
+            news = client.news()
             if news is None or not (news.final or (every and news.version >= due)):
                 time.sleep(pause)
                 continue
