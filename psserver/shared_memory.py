@@ -12,6 +12,7 @@ import uuid
 from pathlib import Path
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
 from psserver.errors import SharedMemoryError
@@ -43,8 +44,7 @@ class Segment:
         """Reserve every byte first, so that a shortage is an error here and never a crash at first touch."""
         need = _HEADER_BYTES + 4 * size
         try:
-            free = os.statvfs(directory)
-            if need > free.f_bavail * free.f_frsize:
+            if need > room(directory):
                 raise OSError(errno.ENOSPC, "No space left on device")
             path, descriptor = _new_file(directory)
         except OSError as error:
@@ -127,13 +127,34 @@ def _new_file(directory: Path) -> tuple[Path, int]:
         os.close(descriptor)
 
 
-def _shortage(directory: Path, need: int, error: OSError) -> SharedMemoryError:
+def room(directory: Path) -> int:
+    """Bytes that may be reserved in `directory`.
+
+    A memory file system may be larger than the memory behind it, and taking the last of that stalls the whole
+    machine, so a twentieth of all memory stays free.
+    """
+    status = os.statvfs(directory)
+    free = status.f_bavail * status.f_frsize
+    memory = psutil.virtual_memory()
+    return max(0, min(free, memory.available - memory.total // 20))
+
+
+def require_room(directory: Path, size: int, count: int) -> None:
+    """Raise SharedMemoryError unless `count` vectors of `size` values fit, before the first of them is made."""
+    need = count * (_HEADER_BYTES + 4 * size)
+    try:
+        if need > room(directory):
+            raise OSError(errno.ENOSPC, "No space left on device")
+    except OSError as error:
+        raise _shortage(directory, need, error, count) from error
+
+
+def _shortage(directory: Path, need: int, error: OSError, count: int = 1) -> SharedMemoryError:
     free = 0
     with contextlib.suppress(OSError):
-        status = os.statvfs(directory)
-        free = status.f_bavail * status.f_frsize
+        free = room(directory)
     return SharedMemoryError(
-        f"shared memory: expected {need / 1e6:.1f} MB for one more vector in {directory}, "
+        f"shared memory: expected {need / 1e6:.1f} MB for {count} more vectors in {directory}, "
         f"got {error.strerror} ({free / 1e6:.1f} MB free); enlarge {directory}, use fewer workers or slots, "
         "or send payloads as frames with --set server.shared_memory=false"
     )

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from psserver.errors import SharedMemoryError
-from psserver.shared_memory import Segment
+from psserver.shared_memory import Segment, require_room
 
 _log = logging.getLogger("psserver")
 
@@ -44,6 +44,8 @@ class Trajectory:
         self._size = initial.size
         self._directory = directory
         self._slots: list[VersionSlot] = []
+        if directory is not None:
+            require_room(directory, self._size, max(slots, 3))
         try:
             for _ in range(max(slots, 3)):
                 self._add_slot(directory)
