@@ -136,7 +136,8 @@ def room(directory: Path) -> int:
     status = os.statvfs(directory)
     free = status.f_bavail * status.f_frsize
     memory = psutil.virtual_memory()
-    return max(0, min(free, memory.available - memory.total // 20))
+    spare: int = memory.available - memory.total // 20
+    return max(0, min(free, spare))
 
 
 def require_room(directory: Path, size: int, count: int) -> None:
