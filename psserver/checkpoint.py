@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -58,7 +59,8 @@ def save_checkpoint(directory: Path, update: int, state: dict[str, Any], keep: i
         os.replace(temporary, path)
         _sync(directory)
     except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise _no_room(path, sum(t.numel() * t.element_size() for t in tensors.values()), error) from error
     for old in sorted(directory.glob(_PATTERN))[:-keep]:
         old.unlink(missing_ok=True)
@@ -97,7 +99,8 @@ def reserve(directory: Path, size: int) -> None:
     except OSError as error:
         raise _no_room(directory, size, error) from error
     finally:
-        probe.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            probe.unlink()
 
 
 def _split(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
