@@ -47,7 +47,7 @@ class YellowFin(torch.optim.Optimizer):
         weight_decay: float = 0.0,
         beta: float = 0.999,
         window: int = 20,
-        smoothing: Literal["none", "ema"] = "ema",
+        smoothing: Literal["none", "ema"] = "none",
         clip: bool = True,
         closed_loop: bool = False,
     ) -> None:

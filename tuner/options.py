@@ -28,7 +28,8 @@ class TunerOptions:
     lr_factor:     multiplies whatever learning rate the target chose.
     beta:          decay of YellowFin's exponential averages.
     window:        gradients over which YellowFin takes the curvature range.
-    smoothing:     "ema" averages YellowFin's α and μ over time, "none" applies each step's own.
+    smoothing:     "none" applies each step's own α and μ, "ema" averages them over time; the first is the default by
+                   measurement (docs/measurements.md).
     clip:          clip the gradient norm at √h_max (YellowFin only).
     loop:          "open" applies the target momentum; "closed" steers the measured total momentum to it.
     estimator:     of total momentum: "median" over coordinates of the trajectory, as in the article, or "lag", from
@@ -48,7 +49,7 @@ class TunerOptions:
     lr_factor: float = 1.0
     beta: float = 0.999
     window: int = 20
-    smoothing: Literal["none", "ema"] = "ema"
+    smoothing: Literal["none", "ema"] = "none"
     clip: bool = True
     loop: Literal["open", "closed"] = "closed"
     estimator: Literal["median", "lag"] = "median"

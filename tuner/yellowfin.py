@@ -38,7 +38,7 @@ class YellowFinTarget:
     """
 
     def __init__(
-        self, size: int, *, beta: float = 0.999, window: int = 20, smoothing: str = "ema", clip: bool = True
+        self, size: int, *, beta: float = 0.999, window: int = 20, smoothing: str = "none", clip: bool = True
     ) -> None:
         self._size, self._beta, self._window = size, beta, window
         self._smooth, self._clip = smoothing == "ema", clip
