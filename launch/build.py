@@ -49,16 +49,21 @@ def make_server(
     train = experiment.train
     state = _state(run_dir, model) if resume and run_dir is not None else None
     record = RunRecord(run_dir, state["version"] if state else None) if run_dir is not None else None
-    server = ParameterServer(
-        model,
-        Plan(train.updates, train.workers, train.seed),
-        build_tuner(experiment.tuner, model.parameters.size, train.updates, train.seed),
-        experiment.rule,
-        experiment.server,
-        record,
-        clock,
-        state,
-    )
+    try:
+        server = ParameterServer(
+            model,
+            Plan(train.updates, train.workers, train.seed),
+            build_tuner(experiment.tuner, model.parameters.size, train.updates, train.seed),
+            experiment.rule,
+            experiment.server,
+            record,
+            clock,
+            state,
+        )
+    except BaseException:
+        if record is not None:
+            record.close()
+        raise
     if run_dir is None:
         return server, None
     try:

@@ -14,10 +14,10 @@ from launch.experiment import Experiment
 from launch.run import Run
 from launch.rundir import RunDir
 from launch.supervisor import RunFailed
-from psserver import ParameterServer
+from psserver import Checkpoints, ParameterServer
 from psserver.errors import RefusedError
 from psserver.wire import Goodbye, Hello, Parameters, Pull, Push, Refusal, Reply, Report, Slot, Stop, Welcome
-from worker import Evaluator, Gradient, Shard
+from worker import Evaluator, Gradient, Shard, Task
 from worker.model import pick_device
 
 
@@ -79,6 +79,25 @@ def run_simulation(
     time = _VirtualTime(experiment.train.workers)
     server, checkpoints = make_server(private, model, run_dir, resume=False, clock=time)
     time.server = server
+    try:
+        _run(experiment, task, server, checkpoints, staleness, show)
+        summary = server.summary()
+    finally:
+        server.close()
+    if summary["reason"] == "failed":
+        raise RunFailed(summary["reason_text"])
+    return Run(run_dir)
+
+
+def _run(
+    experiment: Experiment,
+    task: Task,
+    server: ParameterServer,
+    checkpoints: Checkpoints | None,
+    staleness: Staleness,
+    show: Callable[[str], None],
+) -> None:
+    """Let the virtual workers push until the run is over."""
     device = pick_device(experiment.train.device, task)
     fleet = _Fleet(server, [Gradient(task, shard, device) for shard in _shards(experiment)])
     evaluation = _Evaluation(server, Evaluator(task, device, experiment.train.seed), fleet.hello, experiment)
@@ -93,11 +112,6 @@ def run_simulation(
             checkpoints.save(server.version, server.state_dict())
     if checkpoints is not None:
         checkpoints.save(server.version, server.state_dict())
-    summary = server.summary()
-    server.close()
-    if summary["reason"] == "failed":
-        raise RunFailed(summary["reason_text"])
-    return Run(run_dir)
 
 
 class _Fleet:

@@ -117,6 +117,10 @@ class Journal:
         """Let readers of the record see everything so far."""
         self._record.flush()
 
+    def close(self) -> None:
+        """Close the record."""
+        self._record.close()
+
     def state_dict(self) -> dict[str, Any]:
         """Counts and time, for a checkpoint."""
         return {"seconds": self.seconds, "progress": self.progress.state_dict()}

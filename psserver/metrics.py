@@ -42,6 +42,9 @@ class Record(Protocol):
     def flush(self) -> None:
         """Let readers see everything so far."""
 
+    def close(self) -> None:
+        """Write out what is left; nothing comes after this."""
+
 
 class NoRecord:
     """Keeps nothing."""
@@ -59,6 +62,9 @@ class NoRecord:
         """Nothing."""
 
     def flush(self) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
         """Nothing."""
 
 
@@ -114,7 +120,7 @@ class RunRecord:
             file.flush()
 
     def close(self) -> None:
-        """Write out what is left."""
+        """Write out what is left; nothing comes after this."""
         for file in self._files.values():
             file.close()
 

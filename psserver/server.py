@@ -156,10 +156,11 @@ class ParameterServer:
             self.journal.event(reason, None, text)
 
     def close(self) -> None:
-        """Remove all shared memory."""
+        """Remove all shared memory; close the record."""
         for member in self.members:
             member.drop_gradient()
         self.trajectory.close()
+        self.journal.close()
 
     def excuse(self, seconds: float) -> None:
         """The server was away (stopped, or writing) for that long: nobody counts as silent or late for it."""

@@ -96,6 +96,9 @@ class Rows:
     def flush(self) -> None:
         pass
 
+    def close(self) -> None:
+        pass
+
 
 ServerFactory = Callable[..., ParameterServer]
 
