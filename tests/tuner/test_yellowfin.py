@@ -56,7 +56,7 @@ def test_every_step_agrees_with_the_slow_twin(twin: ModuleType, scale: float | N
 
 @pytest.mark.parametrize("scale", [1e-20, 1e-15, 1e18])
 def test_squares_outside_float32_do_not_matter(twin: ModuleType, scale: float) -> None:
-    target, reference = YellowFinTarget(SIZE), twin.Reference(SIZE)
+    target, reference = YellowFinTarget(SIZE), twin.Reference(SIZE, smooth=False)
     for gradient in gradients(scale, 100):
         decision = feed(target, gradient)
         alpha, mu = reference.step(gradient.numpy())
