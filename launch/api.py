@@ -38,7 +38,7 @@ def simulate(
     settings: Iterable[str] = (),
 ) -> Run:
     """Run the same server and task in this process, with exact staleness; the same seed gives the same bytes."""
-    from launch.simulate import run_simulation
+    from launch.simulation import run_simulation
 
     resolved = _resolved(experiment, settings)
     folder = choose_run_dir(resolved.name, Path(run_dir) if run_dir else None, resume=False)

@@ -179,7 +179,7 @@ def simulate(
     loaded = _load(experiment, settings, **short)
     folder = _run_dir(experiment, loaded.name, run_dir, resume=False)
 
-    from launch.simulate import run_simulation
+    from launch.simulation import run_simulation
 
     run_simulation(loaded, folder, staleness)
     _report(folder)

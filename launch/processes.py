@@ -49,6 +49,7 @@ class Processes:
                 [sys.executable, "-m", "launch.nursery"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
+                bufsize=0,  # a request that finds no reader must not wait in a buffer and fail again at close
                 stderr=log,
                 env=self._environment,
                 start_new_session=True,
@@ -152,6 +153,5 @@ class Processes:
             raise RuntimeError("the nursery has no standard input")
         try:
             self._nursery.stdin.write(json.dumps(request).encode() + b"\n")
-            self._nursery.stdin.flush()
         except BrokenPipeError:
             return  # it is gone; `ended` says so

@@ -122,7 +122,9 @@ class _Fleet:
         self.hello = Hello("worker", layout.digest, layout.size, layout.buffer_size, None, "simulated", "", 0, False)
         self._server = server
         self._gradients = gradients
-        self._out = torch.empty(layout.size)
+        # A synchronous round keeps every worker's gradient until it closes; else one buffer serves them in turn.
+        buffers = len(gradients) if server.options.mode == "synchronous" else 1
+        self._outs = [torch.empty(layout.size) for _ in range(buffers)]
         names = [f"worker-{rank}" for rank in range(len(gradients))]
         self._workers = [
             VirtualWorker(name, server, dataclasses.replace(self.hello, rank=rank)) for rank, name in enumerate(names)
@@ -136,7 +138,7 @@ class _Fleet:
         worker = self._workers[rank]
         if fresh:
             worker.pull()
-        worker.push(self._gradients[rank], self._out)
+        worker.push(self._gradients[rank], self._outs[rank % len(self._outs)])
         self._deliver()
 
     def _deliver(self) -> None:
