@@ -30,19 +30,19 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(
 ) -> None:
     run = records(slow.parent / "run")
     target = ["tuner.target=yellowfin"] if rule == "momentum_sgd" else ["rule.name=adam", "tuner.learning_rate=0.002"]
-    settings = [*target, "train.workers=1", "rule.weight_decay=0.001", "checkpoint.every=0"]
+    settings = [*target, "train.workers=1", "rule.weight_decay=0.001", "train.updates=150"]
     options = [word for setting in settings for word in ("--set", setting)]
     train = start("train", slow, "--run-dir", run.folder, *options)
-    train.until(lambda: run.updates() >= 60)
+    train.until(lambda: run.updates() >= 40)
     assert interrupted(train) < 5
     assert train.process.wait() == 130
     assert run.summary()["reason"] == "interrupted"
     stopped = run.summary()["updates"]
-    assert 60 <= stopped < 300
+    assert 40 <= stopped < 150
 
     resumed = yfps("train", run.folder, "--resume")
     assert resumed.code() == 0, resumed.err
-    assert run.summary()["updates"] == run.summary()["pushes_applied"] == 300
+    assert run.summary()["updates"] == run.summary()["pushes_applied"] == 150
     unbroken = simulate(slow, slow.parent / "unbroken", settings=[*settings, "task.arguments.seconds=0"])
     assert [[row[k] for k in TIMELESS] for row in run.rows("metrics")] == [
         [row[k] for k in TIMELESS] for row in unbroken.metrics
@@ -57,14 +57,12 @@ def test_sixteen_workers_end_in_the_middle_of_their_gradients(
     run = records(slow.parent / "run")
     memory = f"server.shared_memory_dir={shared_memory}"
     (slow.parent / "tmp").mkdir()
-    train = start(
-        "train", slow, "--run-dir", run.folder, *SIXTEEN, "--set", memory, TMPDIR=str(slow.parent / "tmp")
-    )
+    train = start("train", slow, "--run-dir", run.folder, *SIXTEEN, "--set", memory, TMPDIR=str(slow.parent / "tmp"))
     train.until(lambda: run.updates() >= 40)
     assert interrupted(train) < 5
     assert train.process.wait() == 130
     assert not list((slow.parent / "tmp").iterdir())
-    (checkpoint,) = (run.folder / "checkpoints").glob("*")
+    checkpoint = max((run.folder / "checkpoints").glob("*"))
     assert checkpoint.name == f"update-{run.summary()['updates']:08d}.safetensors"
     assert "saving a checkpoint" in train.out
     assert "Traceback" not in train.out + train.err

@@ -108,7 +108,15 @@ def test_without_its_nursery_a_run_ends_and_says_why(start: Any, slow: Path, rec
 
 def test_no_process_outlives_its_supervisor(start: Any, slow: Path, records: Any, shared_memory: Path) -> None:
     run = records(slow.parent / "run")
-    train = start("train", slow, "--run-dir", run.folder, "--set", f"server.shared_memory_dir={shared_memory}")
+    train = start(
+        "train",
+        slow,
+        "--run-dir",
+        run.folder,
+        "--set",
+        f"server.shared_memory_dir={shared_memory}",
+        TMPDIR=str(slow.parent),
+    )
     train.until(past(run, 20))
     assert len(train.tree()) >= 7
     train.process.kill()

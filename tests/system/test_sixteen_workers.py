@@ -6,6 +6,7 @@ import re
 import shutil
 import tempfile
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def test_every_update_has_its_row(run: Run) -> None:
     assert [row["update"] for row in rows] == list(range(1, UPDATES + 1))
     assert all(row["staleness"] == row["update"] - 1 - row["version"] >= 0 for row in rows)
     assert {row["worker"] for row in rows} == set(range(WORKERS))
-    assert all(a["seconds"] <= b["seconds"] for a, b in zip(rows, rows[1:], strict=False))
+    assert all(a["seconds"] <= b["seconds"] for a, b in pairwise(rows))
 
 
 def test_every_push_is_accounted_for(run: Run) -> None:

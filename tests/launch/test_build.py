@@ -1,0 +1,78 @@
+"""From an experiment to a server: what it starts with, and what it refuses to continue from."""
+
+from __future__ import annotations
+
+import resource
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from launch import Experiment, load_experiment, simulate
+from launch.build import initial_model, make_server, make_task
+from psserver.errors import CheckpointError, SharedMemoryError
+
+SMALL = ["task.arguments={size=50}", "train.updates=8", "server.shared_memory=false", "checkpoint.every=4"]
+
+
+def build(experiment: Experiment, folder: Path | None, resume: bool = False) -> Any:
+    model, _ = initial_model(experiment, make_task(experiment))
+    return make_server(experiment, model, folder, resume=resume, clock=time.monotonic)
+
+
+def test_the_seed_decides_the_model() -> None:
+    models = [
+        initial_model(experiment, make_task(experiment))[0]
+        for experiment in (load_experiment("digits_async16", [f"train.seed={seed}"]) for seed in (1, 1, 2))
+    ]
+    assert np.array_equal(models[0].parameters, models[1].parameters)
+    assert not np.array_equal(models[0].parameters, models[2].parameters)
+    assert models[0].layout == models[2].layout
+
+
+def test_a_server_without_a_folder_writes_nothing() -> None:
+    server, checkpoints = build(load_experiment("quadratic", SMALL), None)
+    assert (server.version, server.size, checkpoints) == (0, 50, None)
+    server.close()
+
+
+@pytest.mark.parametrize("rule", ["momentum_sgd", "adam"])
+def test_a_server_continues_where_the_checkpoint_is(rule: str, tmp_path: Path) -> None:
+    experiment = load_experiment("quadratic", [*SMALL, f"rule.name={rule}"])
+    simulate(experiment, tmp_path / "run")
+    server, checkpoints = build(experiment, tmp_path / "run", resume=True)
+    assert server.version == 8
+    assert checkpoints is not None
+    saved = checkpoints.save(8, server.state_dict())
+    assert saved.stat().st_size < 4 * 6 * 50 + (1 << 20)
+    server.close()
+
+
+def test_there_must_be_something_to_resume_from(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"expected a checkpoint in .*, found none"):
+        build(load_experiment("quadratic", SMALL), tmp_path, resume=True)
+
+
+def test_another_models_checkpoint_is_refused(tmp_path: Path) -> None:
+    simulate("quadratic", tmp_path / "run", settings=SMALL)
+    other = load_experiment("quadratic", [*SMALL, "task.arguments.size=51"])
+    with pytest.raises(CheckpointError, match="expected a checkpoint of this model"):
+        build(other, tmp_path / "run", resume=True)
+
+
+def test_a_shortage_of_room_leaves_no_file_open_and_no_memory_behind(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, before[1]))
+    try:
+        with pytest.raises(CheckpointError, match="expected room"):
+            build(load_experiment("quadratic", ["task.arguments={size=50}"]), tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_shortage_of_shared_memory_is_told_in_the_experiments_words(tmp_path: Path) -> None:
+    experiment = load_experiment("quadratic", [f"server.shared_memory_dir={tmp_path / 'none'}"])
+    with pytest.raises(SharedMemoryError, match=r"server\.shared_memory=false"):
+        build(experiment, tmp_path / "run")
