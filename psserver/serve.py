@@ -23,7 +23,7 @@ _TICK_SECONDS = 0.25
 _HEARTBEAT_MS = 5_000
 _LINGER_MS = 1_000
 _HEADER_ROOM = 1 << 20
-_QUEUE = 8  # messages of one connection, each way; more than the one request and the heartbeats that a client has
+_QUEUE = 32  # messages of one connection, each way; more than the one request and the heartbeats that a client has
 _ZERO_COPY_BYTES = 1 << 16  # below, a copy is cheaper than keeping the memory until it is sent
 
 
@@ -174,15 +174,25 @@ class _Loop:
             reply = self._by_slot(receiver, reply)
         header, *vectors = wire.encode(reply, sequence)
         parts = [zmq.Frame(vector, track=True, copy=len(vector) < _ZERO_COPY_BYTES) for vector in vectors]
-        try:
-            self.socket.send_multipart([bytes.fromhex(receiver), header, *parts], copy=False)
-        except zmq.ZMQError as error:
-            if error.errno not in (errno.EHOSTUNREACH, errno.EAGAIN):
-                raise
+        if not self._sent([bytes.fromhex(receiver), header, *parts]):
             return
         if isinstance(reply, Parameters) and isinstance(reply.values, np.ndarray) and not parts[0].tracker.done:
             self.server.trajectory.hold(reply.version)
             self._sending.append((parts[0].tracker, reply.version))
+
+    def _sent(self, frames: list[Any]) -> bool:
+        for _ in range(2):
+            try:
+                self.socket.send_multipart(frames, copy=False)
+            except zmq.ZMQError as error:
+                if error.errno == errno.EHOSTUNREACH:
+                    return False
+                if error.errno != errno.EAGAIN:
+                    raise
+                self.socket.poll(0)  # takes in what was delivered meanwhile, which a send by itself may put off
+            else:
+                return True
+        return False
 
     def _let_go_of_sent(self) -> None:
         """Versions that were sent as frames may be overwritten once ZeroMQ has no part of them to send any more."""
@@ -248,5 +258,5 @@ def _bind_failure(address: str, error: zmq.ZMQError) -> str:
     elif error.errno == errno.ENAMETOOLONG:
         what = "the path is longer than the 107 bytes that a socket's may have"
     else:
-        what = f"{error.strerror}"
+        what = zmq.strerror(error.errno or 0)
     return f"cannot bind {address}: {what}"

@@ -110,7 +110,6 @@ class Connection:
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.ROUTING_ID, self._identity)
-        self._socket.setsockopt(zmq.IMMEDIATE, 1)  # queue nothing for a server that is away
         self._socket.setsockopt(zmq.IPV6, 1)
         longest = 4 * max(limits.size or 0, limits.buffer_size or 0)
         self._socket.setsockopt(zmq.MAXMSGSIZE, longest + _HEADER_ROOM)
