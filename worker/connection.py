@@ -228,10 +228,10 @@ class Connection:
             return
         if joining and self._pulse is None:
             raise AddressError(
-                f"cannot reach a server at {self.address}: tried for {silent:.1f} s; {why_unreachable(self.address)}. "
+                f"cannot reach a server at {self.address}: tried for {silent:.0f} s; {why_unreachable(self.address)}. "
                 "Check that it runs, and that this is the address it printed"
             )
-        raise ServerLostError(f"the server at {self.address} has been silent for {silent:.1f} s; gave up")
+        raise ServerLostError(f"the server at {self.address} has been silent for {silent:.0f} s; gave up")
 
 
 class Watcher:
