@@ -18,7 +18,7 @@ State = Literal["computing", "waiting", "lost", "left"]
 _RECENT = 20
 
 
-@dataclass
+@dataclass(eq=False)
 class Member:
     """One worker or evaluator. A worker keeps its number, and its counts, when it comes back.
 

@@ -16,7 +16,7 @@ from psserver.shared_memory import Segment, require_room
 _log = logging.getLogger("psserver")
 
 
-@dataclass
+@dataclass(eq=False)
 class VersionSlot:
     """Memory for one version. `holders` counts the members that may still be reading it."""
 
