@@ -58,7 +58,7 @@ class ServerOptions:
     shared_memory: bool = True
     shared_memory_dir: str = "/dev/shm"
     max_message_bytes: int = 0
-    buffers_every: int = 10
+    buffers_every: int = 1
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from psserver.errors import LayoutError, TaskError
 from worker.layout import Layout, as_tensor
@@ -37,6 +37,7 @@ class Gradient:
         if task.accumulate < 1:
             raise TaskError(f"the task's accumulate: expected 1 or more batches, got {task.accumulate}")
         self._model = build_model(task, shard.seed, device).train()
+        _shorten_memory(self._model, shard.workers)
         self.layout = Layout.of(self._model)
         self._parameters = [p for p in self._model.parameters() if p.requires_grad]
         self._vector = self.layout.flatten(self._model).to(device)
@@ -156,6 +157,17 @@ class Gradient:
             else:
                 place.copy_(parameter.grad)
             parameter.grad = place
+
+
+def _shorten_memory(model: nn.Module, workers: int) -> None:
+    """Keep BatchNorm's memory the same in updates of the model: a worker makes one step while M updates pass.
+
+    Its statistics forget as much in that step as one worker's would in M: 1 − (1 − momentum)^M. The server's mean over
+    the workers is then as fresh, and averages as many batches, as the statistics of a model trained alone.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._NormBase) and module.momentum is not None:
+            module.momentum = 1.0 - (1.0 - module.momentum) ** workers
 
 
 def _check(loss: object) -> None:
