@@ -1,0 +1,64 @@
+"""The server's memory: as many vectors as it says, and no more after 5,000 updates than after 1,000."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+SIZE = 1_730_714  # ResNet-110's
+WORKERS = 2
+SLOTS = WORKERS + 3
+OTHER = WORKERS + 6  # a gradient of each worker, the tuner's averages, what is copied for a checkpoint
+CHEAP = f"""
+import itertools, torch
+from worker import Task
+
+class Model(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.x = torch.nn.Parameter(torch.ones({SIZE}))
+
+def cheap():
+    def loss(module, batch):
+        return module.x.square().mean()
+    return Task(model=Model, loss=loss, batches=lambda shard: itertools.repeat(torch.zeros(1)))
+"""
+
+
+def imported_torch() -> int:
+    """Resident bytes of a process that has imported torch."""
+    code = "import psutil, torch; torch.ones(9).add_(1); print(psutil.Process().memory_info().rss)"
+    return int(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, timeout=60).stdout)
+
+
+@pytest.mark.timeout(240)
+def test_the_server_holds_its_versions_and_little_else_and_does_not_grow(
+    start: Any, tmp_path: Path, slow: Path, records: Any
+) -> None:
+    (tmp_path / "cheap.py").write_text(CHEAP)
+    run = records(tmp_path / "run")
+    settings = ["task.function=cheap.py:cheap", "tuner.target=yellowfin", f"train.workers={WORKERS}"]
+    settings += ["train.updates=5050", "checkpoint.every=1000", "launch.evaluator=false"]
+    options = [word for setting in settings for word in ("--set", setting)]
+    train = start("train", slow, "--run-dir", run.folder, *options)
+    baseline = imported_torch()
+    sizes: dict[int, int] = {}
+
+    def sampled() -> bool:
+        update = run.updates()
+        if 0 < update < 5000:
+            sizes[update] = psutil.Process(run.server()).memory_info().rss
+        return update >= 5000
+
+    train.until(sampled, 200)
+    assert train.code() == 0, train.err
+    beyond = {update: size - baseline for update, size in sizes.items()}
+    assert max(beyond.values()) < 4 * SIZE * (SLOTS + OTHER) + 100e6
+    # The least of many samples: a checkpoint borrows a few vectors for a while, and that is no growth.
+    early, late = (min(beyond[u] for u in beyond if a < u < b) for a, b in ((1000, 2500), (3500, 5000)))
+    assert late < early + 4 * SIZE
