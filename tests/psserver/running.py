@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+import zmq
 
 from psserver import (
     CheckpointOptions,
@@ -28,6 +29,7 @@ from psserver import (
     latest_checkpoint,
     load_checkpoint,
     serve,
+    wire,
 )
 from psserver.metrics import Record
 from tests.psserver.conftest import Rows
@@ -158,6 +160,36 @@ class ServerProcess:
         return int(fields[0]) * 1024
 
 
+class Stranger:
+    """A socket that says what it likes."""
+
+    def __init__(self, address: str) -> None:
+        self._context = zmq.Context()
+        self.socket = self._context.socket(zmq.DEALER)
+        self.socket.setsockopt(zmq.LINGER, 0)
+        self.socket.connect(address)
+        self._sequence = 0
+
+    def say(self, *frames: Any) -> Any:
+        """Send frames as they are; the answer, None if there is none within a second."""
+        self.socket.send_multipart(frames)
+        return self.hear()
+
+    def tell(self, message: wire.Message) -> Any:
+        """Send a message as it should be sent."""
+        self._sequence += 1
+        return self.say(*wire.encode(message, self._sequence))
+
+    def hear(self, seconds: float = 1.0) -> Any:
+        if not self.socket.poll(1000 * seconds):
+            return None
+        return wire.decode(self.socket.recv_multipart())[0]
+
+    def close(self) -> None:
+        self.socket.close()
+        self._context.term()
+
+
 @contextmanager
 def ipc() -> Iterator[str]:
     """An ipc address in a folder with a short name."""
@@ -193,11 +225,12 @@ def together(*work: Callable[[], object]) -> None:
 
 
 def _main(folder: Path, bind: str, options: dict[str, Any]) -> None:
+    every = options.pop("every", 5)
     found = latest_checkpoint(folder)
     state = load_checkpoint(found) if found else None
     record = RunRecord(folder, state["version"] if state else None)
     server = new_server(record=record, resume=state, **options)
-    checkpoints = Checkpoints(folder, CheckpointOptions(every=options.get("every", 5)), 0)
+    checkpoints = Checkpoints(folder, CheckpointOptions(every=every), 0)
     serve(server, bind, checkpoints=checkpoints, bound=lambda addresses: print(addresses[0], flush=True))
 
 

@@ -35,42 +35,12 @@ from psserver.wire import (
     Watch,
     Welcome,
 )
-from tests.psserver.running import SIZE, Running, ipc, until
+from tests.psserver.running import SIZE, Running, Stranger, ipc, until
 from worker import ParameterClient
 from worker.connection import Watcher
 
 HELLO = Hello("worker", "L", SIZE, 0, None, "stranger", "elsewhere", 1, False)
 ONES = np.ones(SIZE, np.float32)
-
-
-class Stranger:
-    """A socket that says what it likes."""
-
-    def __init__(self, address: str) -> None:
-        self._context = zmq.Context()
-        self.socket = self._context.socket(zmq.DEALER)
-        self.socket.setsockopt(zmq.LINGER, 0)
-        self.socket.connect(address)
-        self._sequence = 0
-
-    def say(self, *frames: Any) -> Any:
-        """Send frames as they are; the answer, None if there is none within a second."""
-        self.socket.send_multipart(frames)
-        return self.hear()
-
-    def tell(self, message: wire.Message) -> Any:
-        """Send a message as it should be sent."""
-        self._sequence += 1
-        return self.say(*wire.encode(message, self._sequence))
-
-    def hear(self, seconds: float = 1.0) -> Any:
-        if not self.socket.poll(1000 * seconds):
-            return None
-        return wire.decode(self.socket.recv_multipart())[0]
-
-    def close(self) -> None:
-        self.socket.close()
-        self._context.term()
 
 
 class Pushing:
