@@ -163,9 +163,10 @@ class ServerProcess:
 class Stranger:
     """A socket that says what it likes."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, queue: int = 1000) -> None:
         self._context = zmq.Context()
         self.socket = self._context.socket(zmq.DEALER)
+        self.socket.setsockopt(zmq.RCVHWM, queue)
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.connect(address)
         self._sequence = 0

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import msgpack
@@ -244,6 +245,28 @@ def test_who_asks_without_ever_listening_costs_little(running: Running, stranger
     until(lambda: running.server.members.workers[1].holding is not None)
     time.sleep(0.3)
     assert running.server.trajectory.slots < 100
+
+
+def test_a_version_still_on_its_way_is_not_overwritten_though_its_receiver_asks_again() -> None:
+    size = 2_000_000  # more than the sockets' buffers take
+    with Running("tcp://127.0.0.1:*", size=size, workers=2, shared_memory=False) as running:
+        slow = Stranger(running.address, queue=1)
+        slow.tell(dataclasses.replace(HELLO, size=size))
+        member = running.server.members.workers[0]
+        with ParameterClient(running.address, size) as client:
+            client.gradient[:] = 1.0
+            snapshot = client.pull()
+            for sequence in range(4):
+                slow.socket.send_multipart(wire.encode(Pull(), sequence))
+                until(partial(lambda version: member.holding == version, snapshot.version))
+                for _ in range(8):
+                    snapshot = client.push(snapshot, 1.0)
+        for version in (0, 8, 16, 24):
+            reply = slow.hear(10)
+            assert isinstance(reply, Parameters)
+            assert isinstance(reply.values, np.ndarray)
+            assert (reply.version, np.ptp(reply.values)) == (version, 0), "every version is the same everywhere"
+        slow.close()
 
 
 def test_a_flood_does_not_hide_that_the_run_is_to_stop() -> None:
