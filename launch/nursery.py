@@ -89,11 +89,11 @@ class _Nursery:
 
     def _spawn(self, request: dict[str, Any]) -> None:
         sys.stdout.flush()
+        parent = os.getpid()
         pid = os.fork()
         if pid == 0:
             code = 1
             try:
-                parent = os.getppid()
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)
                 die_with_parent(signal.SIGKILL)
                 if os.getppid() == parent:

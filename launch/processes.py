@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -11,6 +12,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 
 @dataclass(frozen=True)
@@ -142,6 +145,8 @@ class Processes:
         if self._nursery.stdout is not None:
             self._nursery.stdout.close()
         self._server = None
+        for pid in self.running.values():
+            _kill_orphan(pid)
 
     @property
     def _out(self) -> int:
@@ -156,3 +161,11 @@ class Processes:
             self._nursery.stdin.write(json.dumps(request).encode() + b"\n")
         except BrokenPipeError:
             return  # it is gone; `ended` says so
+
+
+def _kill_orphan(pid: int) -> None:
+    """End a forked process that stood still before it could ask to end with the nursery."""
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(pid) if pid else None
+        if process is not None and "launch.nursery" in process.cmdline():
+            process.kill()
