@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,8 @@ def test_it_ends_with_its_supervisor_and_so_do_its_children(nursery: subprocess.
 def test_a_child_that_stands_still_is_killed_in_the_end(nursery: subprocess.Popen[bytes], tmp_path: Path) -> None:
     worker = waiting_worker(nursery, tmp_path)
     os.kill(worker.pid, signal.SIGSTOP)
+    while worker.status() != psutil.STATUS_STOPPED:
+        time.sleep(0.01)
     assert nursery.stdin is not None
     nursery.stdin.close()
     assert told(nursery)["code"] == -signal.SIGKILL

@@ -94,5 +94,6 @@ def test_closing_ends_even_what_ignores_signals(tmp_path: Path) -> None:
     within(lambda: processes.ended() == [] and processes.running["worker-0"])
     os.kill(processes.running["worker-0"], signal.SIGSTOP)
     worker = psutil.Process(processes.running["worker-0"])
+    within(lambda: worker.status() == psutil.STATUS_STOPPED)
     processes.close(patience=0.5)
     within(lambda: gone(worker), 5)
