@@ -20,6 +20,7 @@ FORMAT = 1
 _KEY = "yellowfin-ps"
 _PATTERN = "update-*.safetensors"
 _TENSOR = "tensor:"
+_TEXT = "text:"  # before text that would be taken for one of the two
 
 
 class Checkpoints:
@@ -108,6 +109,8 @@ def _split(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, Tensor):
         tensors[name] = value.detach().contiguous()
         return _TENSOR + name
+    if isinstance(value, str) and value.startswith((_TENSOR, _TEXT)):
+        return _TEXT + value
     if isinstance(value, dict):
         return {key: _split(item, f"{name}.{key}" if name else str(key), tensors) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -119,6 +122,8 @@ def _join(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
     """Put the tensors back."""
     if isinstance(value, str) and value.startswith(_TENSOR):
         return tensors[value.removeprefix(_TENSOR)]
+    if isinstance(value, str) and value.startswith(_TEXT):
+        return value.removeprefix(_TEXT)
     if isinstance(value, dict):
         return {key: _join(item, tensors) for key, item in value.items()}
     if isinstance(value, list):
