@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from pathlib import Path
@@ -13,6 +14,11 @@ from launch import simulate
 
 TIMELESS = ("update", "worker", "version", "loss", "gradient_norm", "learning_rate", "momentum", "total_momentum")
 SIXTEEN = [word for key in ("train.workers=16", "task.arguments.seconds=0.3") for word in ("--set", key)]
+
+
+def limit() -> float:
+    """Five seconds on a machine that has its cores for us; up to three times that where others crowd them."""
+    return 5 * min(3.0, max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)))
 
 
 def interrupted(program: Any) -> float:
@@ -34,7 +40,7 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(
     options = [word for setting in settings for word in ("--set", setting)]
     train = start("train", slow, "--run-dir", run.folder, *options)
     train.until(lambda: run.updates() >= 40)
-    assert interrupted(train) < 5
+    assert interrupted(train) < limit()
     assert train.process.wait() == 130
     assert run.summary()["reason"] == "interrupted"
     stopped = run.summary()["updates"]
@@ -59,7 +65,7 @@ def test_sixteen_workers_end_in_the_middle_of_their_gradients(
     (slow.parent / "tmp").mkdir()
     train = start("train", slow, "--run-dir", run.folder, *SIXTEEN, "--set", memory, TMPDIR=str(slow.parent / "tmp"))
     train.until(lambda: run.updates() >= 40)
-    assert interrupted(train) < 5
+    assert interrupted(train) < limit()
     assert train.process.wait() == 130
     assert not list((slow.parent / "tmp").iterdir())
     checkpoint = max((run.folder / "checkpoints").glob("*"))
@@ -76,14 +82,14 @@ def test_the_second_interrupt_kills_at_once(start: Any, slow: Path, records: Any
     train.send(signal.SIGINT)
     train.until(lambda: "stopping" in train.out)
     assert train.process.poll() is None
-    assert interrupted(train) < 5
+    assert interrupted(train) < limit()
     assert train.process.wait() == 130
 
 
 def test_an_interrupt_before_the_first_update_ends_it_too(start: Any, slow: Path, records: Any) -> None:
     train = start("train", slow, "--run-dir", slow.parent / "run", *SIXTEEN)
     train.until(lambda: len(train.tree()) > 2)
-    assert interrupted(train) < 5
+    assert interrupted(train) < limit()
     assert train.process.wait() == 130
 
 
@@ -93,8 +99,8 @@ def test_an_interrupted_worker_leaves_and_says_so(start: Any, slow: Path, record
     (address,) = server.until(run.addresses)
     worker = start("worker", slow, "--connect", address)
     server.until(lambda: run.updates() >= 10)
-    assert interrupted(worker) < 5
+    assert interrupted(worker) < limit()
     assert worker.process.wait() == 130
     server.until(lambda: run.events("left"))
-    assert interrupted(server) < 5
+    assert interrupted(server) < limit()
     assert server.process.wait() == 130
