@@ -19,7 +19,18 @@ OURS = {
     "worker": {"worker", "psserver.wire", "psserver.errors"},
     "launch": set(PACKAGES),
 }
-TUNER_MAY_USE = {"torch", "__future__", "abc", "bisect", "collections", "contextlib", "copy", "dataclasses", "enum"}
+TUNER_MAY_USE = {
+    "torch",
+    "__future__",
+    "abc",
+    "bisect",
+    "collections",
+    "contextlib",
+    "copy",
+    "importlib",
+    "dataclasses",
+    "enum",
+}
 TUNER_MAY_USE |= {"functools", "itertools", "math", "operator", "random", "statistics", "typing", "warnings"}
 
 
