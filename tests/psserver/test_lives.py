@@ -149,5 +149,4 @@ def test_memory_stays_as_it_is_over_thousands_of_updates(tmp_path: Path, address
         together(*[train] * 4)
         assert server.summary()["updates"] == updates
     third = len(used) // 3
-    kept = median(used[-third:]) - median(used[:third])
-    assert kept < 15e6, "of 2 GB of frames, the allocator may keep a few; then it levels off"
+    assert median(used[-third:]) - median(used[:third]) < 4e6
