@@ -30,6 +30,7 @@ from worker import ParameterClient, RunOver
 
 _PLAIN = TunerOptions(target="constant", learning_rate=1e-3, momentum=0.5, loop="open", sample=1)
 _FULL = TunerOptions(target="yellowfin", loop="closed")
+_UNSAMPLED = TunerOptions(target="yellowfin", loop="closed", estimator="lag")
 _WEIGHT_DECAY = 2e-4
 
 
@@ -68,6 +69,7 @@ def _command(size: int, workers: str, updates: int, rounds: int) -> None:
     measurements: dict[str, Callable[[], float]] = {
         "memcpy of one vector": lambda: _per_second(_copier(size)),
         "update alone, constant α and μ": lambda: _per_second(_updater(size, _PLAIN)),
+        "update alone, YellowFin, loop by lag": lambda: _per_second(_updater(size, _UNSAMPLED)),
         "update alone, YellowFin and loop": lambda: _per_second(_updater(size, _FULL)),
     }
     for count in counts:

@@ -28,8 +28,8 @@ class Tuning(Protocol):
     def absorb(self, block: slice, gradient: Tensor) -> None:
         """Take one block of the gradient into the running averages."""
 
-    def record(self, version: int, parameters: Tensor) -> None:
-        """Remember the sampled coordinates of a new version."""
+    def record(self, version: int, parameters: Tensor) -> Tensor:
+        """Remember the sampled coordinates of a new version; returns them."""
 
     def sample(self, vector: Tensor) -> Tensor:
         """The sampled coordinates of a vector."""
@@ -59,6 +59,7 @@ class Updater:
         self._blocks = [slice(start, min(start + BLOCK, size)) for start in range(0, size, BLOCK)]
         self._decayed = torch.empty(min(BLOCK, size))
         self._scratch = torch.empty(min(BLOCK, size))
+        self._newest: tuple[int, Tensor] | None = None
 
     def apply(self, gradient: Tensor, computed_at: int) -> Update:
         """Write version t + 1 from the gradient (float32 [N], computed at version `computed_at` ≤ t).
@@ -81,7 +82,7 @@ class Updater:
             self.rule.apply(block, new[block], x[block], previous[block], scaled, scratch)
         applied = self._applied_sample(gradient, x, settings)
         self.trajectory.commit(slot)
-        self.tuner.record(self.trajectory.version, new)
+        self._newest = self.trajectory.version, self.tuner.record(self.trajectory.version, new)
         return Update(self.trajectory.version, settings, self.tuner.measure(computed_at, applied))
 
     def _with_decay(self, gradient: Tensor, x: Tensor) -> Iterator[tuple[slice, Tensor]]:
@@ -99,5 +100,7 @@ class Updater:
         """The gradient as it was applied, at the coordinates the tuner samples."""
         sampled = self.tuner.sample(gradient)
         if self._weight_decay:
-            sampled = torch.add(sampled, self.tuner.sample(x), alpha=self._weight_decay)
+            known = self._newest is not None and self._newest[0] == self.trajectory.version
+            here = self._newest[1] if self._newest is not None and known else self.tuner.sample(x)
+            sampled = torch.add(sampled, here, alpha=self._weight_decay)
         return self.rule.applied(sampled * settings.scale, self.tuner.sample)

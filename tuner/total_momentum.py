@@ -43,7 +43,7 @@ class TotalMomentum:
         if 0 < sample < size:
             self._index = torch.tensor(sorted(random.Random(seed).sample(range(size), sample)))
         self._needed = min(NEEDED, -(-self.count // 2))
-        self._rows: list[Tensor | None] = [None] * history
+        self._rows = torch.empty(0)  # [history, K] from the first version on: written over in place, it never grows
         self._versions = [-1] * history
         self._rates = [0.0] * history
 
@@ -63,8 +63,10 @@ class TotalMomentum:
         return vector.index_select(0, self._index)
 
     def record(self, version: int, sampled: Tensor, learning_rate: float, momentum: float = 0.0) -> None:
-        """Remember a version: its sampled coordinates [K] (kept, not copied) and the α of the update that made it."""
+        """Remember a version: its sampled coordinates [K] (copied) and the α of the update that made it."""
         slot = version % self._history
+        if not self._rows.numel():
+            self._rows = sampled.new_empty(self._history, sampled.numel())
         self._rows[slot] = sampled
         self._versions[slot] = version
         self._rates[slot] = learning_rate
@@ -87,21 +89,19 @@ class TotalMomentum:
 
     def holds(self, version: int) -> bool:
         """Whether that version is remembered."""
-        return self._row(version) is not None
+        return version >= 0 and self._versions[version % self._history] == version
 
     def _row(self, version: int) -> Tensor | None:
-        slot = version % self._history
-        return self._rows[slot] if version >= 0 and self._versions[slot] == version else None
+        return self._rows[version % self._history] if self.holds(version) else None
 
     def state_dict(self) -> State:
         """The remembered versions, oldest first: numbers, learning rates, coordinates [versions, K]; the sample."""
         known = sorted(v for v in self._versions if v >= 0)
-        rows = [row for v in known if (row := self._rows[v % self._history]) is not None]
         return {
             "index": None if self._index is None else self._index.clone(),
             "versions": known,
             "rates": [self._rates[v % self._history] for v in known],
-            "rows": torch.stack(rows) if rows else None,
+            "rows": self._rows[[v % self._history for v in known]] if known else None,
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -114,7 +114,7 @@ class TotalMomentum:
         if count != self.count:
             raise ValueError(f"sample: expected {self.count} coordinates, got {count}")
         self._index = None if index is None else index.clone()
-        self._rows = [None] * self._history
+        self._rows = torch.empty(0)
         self._versions = [-1] * self._history
         for position, version in enumerate(state["versions"]):
-            self.record(version, rows[position].clone(), float(state["rates"][position]))
+            self.record(version, rows[position], float(state["rates"][position]))

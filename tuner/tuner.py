@@ -83,9 +83,11 @@ class Tuner:
         """Forget a gradient that was looked at but not decided about."""
         self.target.abandon()
 
-    def record(self, version: int, parameters: Tensor) -> None:
-        """Remember the sampled coordinates of a version [N], made with the settings last decided."""
-        self.estimator.record(version, self.estimator.sample(parameters), self._learning_rate, self._momentum)
+    def record(self, version: int, parameters: Tensor) -> Tensor:
+        """Remember the sampled coordinates of a version [N], made with the settings last decided; returns them [K]."""
+        sampled = self.estimator.sample(parameters)
+        self.estimator.record(version, sampled, self._learning_rate, self._momentum)
+        return sampled
 
     def sample(self, vector: Tensor) -> Tensor:
         """The coordinates [K] of a vector [N] over which total momentum is measured."""

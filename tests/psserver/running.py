@@ -127,8 +127,7 @@ class ServerProcess:
     def __init__(self, folder: Path, bind: str, **options: Any) -> None:
         self.folder = folder
         script = [sys.executable, "-m", "tests.psserver.running", str(folder), bind, json.dumps(options)]
-        returned = {"MALLOC_MMAP_THRESHOLD_": "131072"}  # large blocks go back at once, so that what is kept is ours
-        environment = {**os.environ, **returned, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         self.process = subprocess.Popen(script, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
         assert self.process.stdout is not None
         self.address = self.process.stdout.readline().strip()
