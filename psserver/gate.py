@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from psserver.members import Member
+from psserver.metrics import Arrival
 from psserver.options import ServerOptions
 
 
@@ -16,8 +17,7 @@ from psserver.options import ServerOptions
 class Contribution:
     """One worker's push to a synchronous round; the gradient stays in the worker's memory until the round closes."""
 
-    member: Member
-    step: int
+    arrival: Arrival
     loss: float
     gradient: Tensor
 
@@ -52,7 +52,7 @@ class Gate:
 
     def contribute(self, contribution: Contribution) -> None:
         """Add a push to the round."""
-        self._round[contribution.member.number] = contribution
+        self._round[contribution.arrival.worker] = contribution
 
     def close_round(self, computing: Sequence[int]) -> list[Contribution]:
         """The contributions in the order of worker numbers, if nobody computes any more; else nothing."""

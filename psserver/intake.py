@@ -60,12 +60,13 @@ class Intake:
     def take(self, member: Member, push: Push) -> Refusal | None:
         """Apply a push that was judged good, or add it to the round."""
         member.staleness = self.version - push.version
+        arrival = Arrival(member.number, push.step, push.fresh)
         gradient = _tensor(push.gradient)
         if not self._gate.synchronous:
-            return self._update(gradient, push.version, push.loss, [Arrival(member.number, push.step)])
+            return self._update(gradient, push.version, push.loss, [arrival])
         if not all_finite(gradient):
             return _NOT_FINITE
-        self._gate.contribute(Contribution(member, push.step, push.loss, gradient))
+        self._gate.contribute(Contribution(arrival, push.loss, gradient))
         return None
 
     def close_round(self, computing: list[int]) -> Refusal | None:
@@ -74,8 +75,12 @@ class Intake:
         if not closed:
             return None
         loss = sum(c.loss for c in closed) / len(closed)
-        arrivals = [Arrival(c.member.number, c.step) for c in closed]
-        return self._update(mean_gradient(closed), self.version, loss, arrivals)
+        arrivals = [c.arrival for c in closed]
+        refusal = self._update(mean_gradient(closed), self.version, loss, arrivals)
+        if refusal is not None:
+            for arrival in arrivals:
+                self._journal.refuse(self.version, self.version, arrival, refusal.code)
+        return refusal
 
     def _update(self, gradient: torch.Tensor, version: int, loss: float, arrivals: list[Arrival]) -> Refusal | None:
         try:

@@ -54,6 +54,11 @@ class Journal:
         self.progress.update(row)
         self._record.update(row, arrivals)
 
+    def refuse(self, update: int, version: int, arrival: Arrival, code: str) -> None:
+        """A push computed at `version` was refused when `update` was the newest version."""
+        self.progress.reject()
+        self._record.refused(update, version, arrival, code)
+
     def evaluation(self, version: int, values: dict[str, float], newest: int) -> None:
         """An evaluator found these numbers for a version; one beyond `newest` was lost with the server that made it."""
         if version > newest:

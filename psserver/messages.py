@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 Count: TypeAlias = Annotated[int, Field(ge=0)]
 Number: TypeAlias = Annotated[float, Field(allow_inf_nan=False)]
@@ -73,6 +73,7 @@ class Welcome:
 class Push:
     """One gradient, computed at `version` of `session`; `step` counts a worker's pushes from 1.
 
+    fresh: the worker's recurrent state began anew with this push (False for a task that keeps none).
     A loss or gradient that is not finite passes the wire and is refused by the server, so that it is counted.
     """
 
@@ -82,6 +83,7 @@ class Push:
     loss: float
     gradient: Vector
     buffers: Vector | None
+    fresh: bool = False
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,11 @@ _FILES = ("metrics", "arrivals", "evaluations", "events")
 
 @dataclass(frozen=True)
 class Arrival:
-    """A push that went into an update: a row of arrivals.jsonl."""
+    """A push: step `step` of worker `worker`, whose recurrent state began anew with it if `fresh`."""
 
     worker: int
     step: int
+    fresh: bool = False
 
 
 class Record(Protocol):
@@ -29,6 +30,9 @@ class Record(Protocol):
 
     def update(self, row: UpdateRow, arrivals: Sequence[Arrival]) -> None:
         """One update, and the pushes that made it."""
+
+    def refused(self, update: int, version: int, arrival: Arrival, code: str) -> None:
+        """A push computed at `version` that was refused when `update` was the newest version; `code` says why."""
 
     def evaluation(self, update: int, seconds: float, values: dict[str, float]) -> None:
         """What an evaluator found for version `update`."""
@@ -52,6 +56,9 @@ class NoRecord:
     def update(self, row: UpdateRow, arrivals: Sequence[Arrival]) -> None:
         """Nothing."""
 
+    def refused(self, update: int, version: int, arrival: Arrival, code: str) -> None:
+        """Nothing."""
+
     def evaluation(self, update: int, seconds: float, values: dict[str, float]) -> None:
         """Nothing."""
 
@@ -70,6 +77,10 @@ class NoRecord:
 
 class RunRecord:
     """Lines of JSON in a run directory. A number that is not finite is written as null.
+
+    arrivals.jsonl has a row for each step of a worker that was judged, in order: `update, worker, step, version, fresh,
+    refused`. Applied: `update` is the version it helped to make and `refused` null. Refused: `update` is the newest
+    version there was and `refused` the refusal's code. Repetitions, and pushes after the end of the run, have no row.
 
     resume_at: continue a run from this update; rows of later updates belong to a life of the server that was
     lost, and are cut off.
@@ -91,10 +102,14 @@ class RunRecord:
         """A row of metrics.jsonl, and one of arrivals.jsonl for each push."""
         self._write("metrics", vars(row))
         for arrival in arrivals:
-            self._write("arrivals", {"update": row.update, **vars(arrival), "version": row.version})
+            self._arrived(row.update, row.version, arrival, None)
         if row.seconds - self._flushed > _FLUSH_SECONDS:
             self._flushed = row.seconds
             self.flush()
+
+    def refused(self, update: int, version: int, arrival: Arrival, code: str) -> None:
+        """A row of arrivals.jsonl."""
+        self._arrived(update, version, arrival, code)
 
     def evaluation(self, update: int, seconds: float, values: dict[str, float]) -> None:
         """A row of evaluations.jsonl."""
@@ -123,6 +138,11 @@ class RunRecord:
         """Write out what is left; nothing comes after this."""
         for file in self._files.values():
             file.close()
+
+    def _arrived(self, update: int, version: int, arrival: Arrival, refused: str | None) -> None:
+        worker, step, fresh = arrival.worker, arrival.step, arrival.fresh
+        row = {"update": update, "worker": worker, "step": step, "version": version, "fresh": fresh, "refused": refused}
+        self._write("arrivals", row)
 
     def _write(self, name: str, row: dict[str, Any]) -> None:
         self._files[name].write(orjson.dumps(row) + b"\n")

@@ -70,6 +70,11 @@ class Progress:
         """One push was refused."""
         self.rejected += 1
 
+    def reject_late(self) -> None:
+        """One push came after the end of the run."""
+        self.rejected += 1
+        self.late += 1
+
     def evaluate(self, version: int, values: dict[str, float]) -> None:
         """Take in what an evaluator found; the best is the highest accuracy, else the lowest loss."""
         self.evaluation, self.evaluated_at = values, version

@@ -20,7 +20,7 @@ from psserver.handout import Handout
 from psserver.intake import Intake
 from psserver.journal import Journal
 from psserver.members import Member, Members
-from psserver.metrics import NoRecord, Record
+from psserver.metrics import Arrival, NoRecord, Record
 from psserver.options import RuleOptions, ServerOptions
 from psserver.place import here
 from psserver.rules import make_rule
@@ -248,17 +248,17 @@ class ParameterServer:
         member.not_finite = member.not_finite + 1 if refusal and refusal.code == "not-finite" else 0
         if refusal is None and isinstance(push.buffers, np.ndarray) and np.isfinite(push.buffers).all():
             member.buffers = torch.from_numpy(push.buffers.copy())
+        rejection = self._reject(member, push, refusal) if refusal is not None else None
         self._close_round()
-        return self._handout.answer(member, self._end) if refusal is None else self._reject(member, push.step, refusal)
+        return rejection or self._handout.answer(member, self._end)
 
-    def _reject(self, member: Member, step: int, refusal: Refusal) -> Reply:
-        progress = self.journal.progress
+    def _reject(self, member: Member, push: Push, refusal: Refusal) -> Reply:
         member.rejected += 1
-        progress.reject()
         if self._over:
-            progress.late += 1
+            self.journal.progress.reject_late()
             return Stop(*self.reason)
-        self.journal.event("rejected", member, f"{member.name}, step {step}: {refusal.text}")
+        self.journal.refuse(self.version, push.version, Arrival(member.number, push.step, push.fresh), refusal.code)
+        self.journal.event("rejected", member, f"{member.name}, step {push.step}: {refusal.text}")
         counts = [m.not_finite for m in self.members.workers if m.present]
         if min(counts) >= _HOPELESS:
             self.stop("failed", f"diverged: the last {sum(counts)} gradients were not finite")

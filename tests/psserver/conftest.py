@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
 from psserver import Model, ParameterServer, Plan, RuleOptions, ServerOptions
+from psserver.metrics import Arrival
 from psserver.progress import UpdateRow
 from psserver.wire import Hello, Parameters, Pull, Push, Reply, Welcome
 from tuner import TunerOptions, build
@@ -75,14 +76,18 @@ class Rows:
 
     def __init__(self) -> None:
         self.rows: list[UpdateRow] = []
-        self.arrivals: list[Any] = []
+        self.arrivals: list[Sequence[Arrival]] = []
+        self.refusals: list[tuple[int, int, Arrival, str]] = []
         self.events: list[tuple[str, int | None, str]] = []
         self.evaluations: list[tuple[int, dict[str, float]]] = []
         self.summaries: list[dict[str, Any]] = []
 
-    def update(self, row: UpdateRow, arrivals: Any) -> None:
+    def update(self, row: UpdateRow, arrivals: Sequence[Arrival]) -> None:
         self.rows.append(row)
         self.arrivals.append(arrivals)
+
+    def refused(self, update: int, version: int, arrival: Arrival, code: str) -> None:
+        self.refusals.append((update, version, arrival, code))
 
     def evaluation(self, update: int, seconds: float, values: dict[str, float]) -> None:
         self.evaluations.append((update, values))

@@ -46,7 +46,9 @@ def test_rows_can_be_read_while_the_run_goes_on(tmp_path: Path) -> None:
     assert [r["update"] for r in read(tmp_path, "metrics")] in ([1], [1, 2])
     record.flush()
     assert [r["update"] for r in read(tmp_path, "metrics")] == [1, 2]
-    assert read(tmp_path, "arrivals")[1] == {"update": 2, "worker": 1, "step": 2, "version": 1}
+    assert read(tmp_path, "arrivals")[1] == {
+        "update": 2, "worker": 1, "step": 2, "version": 1, "fresh": False, "refused": None,
+    }  # fmt: skip
     record.event(1.5, "joined", 3, "worker 3 joined")
     assert read(tmp_path, "events") == [{"seconds": 1.5, "kind": "joined", "worker": 3, "text": "worker 3 joined"}]
     record.close()
@@ -71,6 +73,21 @@ def test_numbers_that_are_not_finite_are_null(tmp_path: Path) -> None:
     assert (read(tmp_path, "metrics")[0]["loss"], read(tmp_path, "metrics")[0]["gradient_norm"]) == (None, None)
     assert read(tmp_path, "evaluations") == [{"update": 1, "seconds": 2.0, "accuracy": None}]
     assert json.loads((tmp_path / "summary.json").read_text()) == {"final_train_loss": None}
+
+
+def test_a_refused_push_has_a_row_of_its_own_that_is_cut_with_its_update(tmp_path: Path) -> None:
+    record = RunRecord(tmp_path)
+    for update in (1, 2):
+        record.update(row(update), [Arrival(0, update, fresh=update == 1)])
+        record.refused(update, 0, Arrival(1, update), "stale")
+    record.close()
+    rows = read(tmp_path, "arrivals")
+    assert " ".join(rows[0]) == "update worker step version fresh refused"
+    assert [(r["update"], r["worker"], r["fresh"], r["refused"]) for r in rows] == [
+        (1, 0, True, None), (1, 1, False, "stale"), (2, 0, False, None), (2, 1, False, "stale"),
+    ]  # fmt: skip
+    RunRecord(tmp_path, resume_at=1).close()
+    assert read(tmp_path, "arrivals") == rows[:2]
 
 
 @pytest.mark.parametrize("torn", [b"", b'{"update": 7, "sec', b"\x00\x00"])

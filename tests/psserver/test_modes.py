@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from psserver.metrics import Arrival
 from psserver.wire import Parameters, Refusal, Stop
 from tests.psserver.conftest import SIZE, Clock, Rows, ServerFactory, Talker
 
@@ -99,14 +100,16 @@ def test_a_round_closes_without_a_worker_that_is_lost(make_server: ServerFactory
     assert isinstance(a.collect(server.released()), Parameters)
 
 
-def test_one_bad_gradient_does_not_spoil_a_round(make_server: ServerFactory) -> None:
+def test_one_bad_gradient_does_not_spoil_a_round(make_server: ServerFactory, rows: Rows) -> None:
     server = make_server(workers=2, mode="synchronous")
     a, b = Talker(server, "a"), Talker(server, "b")
     a.pull()
     b.pull()
     a.collect(server.released())
-    a.push(1.0)
+    a.push(1.0, fresh=True)
     assert isinstance(b.push(math.nan), Refusal)
+    assert rows.refusals == [(0, 0, Arrival(1, 1), "not-finite")]
+    assert rows.arrivals == [[Arrival(0, 1, fresh=True)]]
     released = server.released()
     assert isinstance(a.collect(released), Parameters), "nobody computes any more, so the round closes"
     assert server.version == 1
@@ -124,6 +127,21 @@ def test_a_repeated_push_in_a_round_counts_once_and_stays_held(make_server: Serv
     assert isinstance(b.push(3.0), Parameters)
     assert server.journal.progress.applied == 2
     assert server.journal.progress.repeated == 1
+
+
+def test_finite_gradients_whose_mean_is_not_end_the_run_and_are_on_record(
+    make_server: ServerFactory, rows: Rows
+) -> None:
+    server = make_server(workers=2, mode="synchronous")
+    workers = [Talker(server, key) for key in "ab"]
+    for worker in workers:
+        worker.pull()
+    workers[0].collect(server.released())
+    for worker in workers:
+        worker.push(3e38)
+    assert server.reason == ("failed", "diverged: the mean of finite gradients is not finite")
+    assert rows.refusals == [(0, 0, Arrival(k, 1), "not-finite") for k in (0, 1)]
+    assert server.journal.progress.rejected == 2
 
 
 def test_held_back_workers_are_told_when_the_run_ends(make_server: ServerFactory) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from psserver import RuleOptions
+from psserver.metrics import Arrival
 from psserver.wire import Alive, Goodbye, Heartbeat, Parameters, Pull, Refusal, Report, Status, Stop, Watch
 from tests.psserver.conftest import SIZE, Clock, Rows, ServerFactory, Talker
 
@@ -70,6 +71,23 @@ def test_staleness_is_the_number_of_updates_since_the_version_of_the_push(
     slow.push()
     assert [row.staleness for row in rows.rows] == [0, 0, 0, 0, 0, 5]
     assert (rows.rows[-1].worker, rows.rows[-1].version) == (1, 0)
+
+
+def test_every_step_that_was_judged_is_on_record_with_its_fate(make_server: ServerFactory, rows: Rows) -> None:
+    server = make_server(updates=3)
+    a, b = Talker(server, "a"), Talker(server, "b")
+    a.pull()
+    b.pull()
+    a.push(fresh=True)
+    a.push()
+    b.push(math.nan, fresh=True)
+    b.push(step=1)
+    b.push(version=0)
+    b.push()
+    assert rows.arrivals == [[Arrival(0, 1, fresh=True)], [Arrival(0, 2)], [Arrival(1, 2)]]
+    assert rows.refusals == [(2, 0, Arrival(1, 1, fresh=True), "not-finite")], (
+        "no row for a repetition, none after the end"
+    )
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])

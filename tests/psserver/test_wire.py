@@ -83,6 +83,7 @@ KINDS = (
         loss=st.floats(),
         gradient=VECTOR,
         buffers=st.none() | VECTOR,
+        fresh=st.booleans(),
     ),
     kind(wire.Pull),
     kind(Parameters, version=COUNT, final=st.booleans(), values=VECTOR, buffers=st.none() | VECTOR),
@@ -207,12 +208,13 @@ def test_a_flipped_bit_in_the_header_never_breaks_anything_else(message: Any, da
         (tampered(push(), gradient=("float64", 4)), "Push.gradient: expected float32 values, got 'float64'"),
         (tampered(push(), gradient=("float32", 2.0)), "Push.gradient: expected any number of values, got 2.0"),
         (tampered(push(), gradient=("slot", "../etc/passwd")), "Push.gradient: expected a segment name"),
+        (tampered(push(), fresh=1), "Push.fresh: expected a valid boolean, got 1"),
         (tampered(push(), session=b"raw"), "Push.session: expected a valid string"),
-        ([msgpack.packb((2, "Pull", 0, {}))], "header: expected protocol 1, got 2"),
-        ([msgpack.packb((1, "Erase", 0, {}))], "header: expected one of"),
-        ([msgpack.packb((1, "Pull", -1, {}))], "header: expected a sequence number"),
-        ([msgpack.packb((1, "Pull", 0, []))], "Pull: expected a map of fields"),
-        ([msgpack.packb((1, "Pull", 0))], "header: expected 4 entries, got 3"),
+        ([msgpack.packb((1, "Pull", 0, {}))], "header: expected protocol 2, got 1"),
+        ([msgpack.packb((2, "Erase", 0, {}))], "header: expected one of"),
+        ([msgpack.packb((2, "Pull", -1, {}))], "header: expected a sequence number"),
+        ([msgpack.packb((2, "Pull", 0, []))], "Pull: expected a map of fields"),
+        ([msgpack.packb((2, "Pull", 0))], "header: expected 4 entries, got 3"),
         ([b"\xc1" + b"x" * 100], "header: expected msgpack"),
         ([b"\x91" * 5000], "header: expected msgpack"),
         ([b"x" * ((1 << 20) + 1)], "header: expected at most 1048576 bytes"),
@@ -258,6 +260,6 @@ def test_encoding_copies_no_vector() -> None:
 
 def test_a_damaged_message_still_tells_its_sequence_number() -> None:
     assert wire.sequence_of(tampered(push(), surplus=1)) == 0
-    header = msgpack.packb((1, "Push", 41, {}))
+    header = msgpack.packb((2, "Push", 41, {}))
     assert wire.sequence_of([header]) == 41
     assert wire.sequence_of([b"junk"]) == 0
