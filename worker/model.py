@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -75,17 +76,26 @@ def move_batch(batch: Any, device: torch.device, channels_last: bool) -> Any:
 
     channels_last: also give tensors [images, channels, height, width] that memory format.
     """
-    if isinstance(batch, Tensor):
-        if channels_last and batch.dim() == 4:
-            return batch.to(device, non_blocking=True, memory_format=torch.channels_last)
-        return batch.to(device, non_blocking=True)
-    if isinstance(batch, dict):
-        return {key: move_batch(value, device, channels_last) for key, value in batch.items()}
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(move_batch(value, device, channels_last) for value in batch))
-    if isinstance(batch, list | tuple):
-        return type(batch)(move_batch(value, device, channels_last) for value in batch)
-    return batch
+
+    def move(tensor: Tensor) -> Tensor:
+        if channels_last and tensor.dim() == 4:
+            return tensor.to(device, non_blocking=True, memory_format=torch.channels_last)
+        return tensor.to(device, non_blocking=True)
+
+    return map_tensors(batch, move)
+
+
+def map_tensors(nest: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    """Return `nest`, any nest of tuples, lists and dicts, with `function` of each of its tensors in its place."""
+    if isinstance(nest, Tensor):
+        return function(nest)
+    if isinstance(nest, dict):
+        return {key: map_tensors(value, function) for key, value in nest.items()}
+    if isinstance(nest, tuple) and hasattr(nest, "_fields"):
+        return type(nest)(*(map_tensors(value, function) for value in nest))
+    if isinstance(nest, list | tuple):
+        return type(nest)(map_tensors(value, function) for value in nest)
+    return nest
 
 
 def count_examples(batch: Any) -> int:

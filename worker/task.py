@@ -29,7 +29,8 @@ class Task:
     """A training problem.
 
     model:      builds the module; called once a process, after `torch.manual_seed(seed)`.
-    loss:       (module, batch) -> scalar tensor, the mean over the batch.
+    loss:       (module, batch) -> scalar tensor, the mean over the batch; of a task with a `state`,
+                (module, batch, state) -> (scalar tensor, next state).
     batches:    shard -> endless iterator of batches (tensors, or any nest of tuples, lists and dicts of tensors).
     evaluate:   module -> named numbers, e.g. {"loss": .., "accuracy": ..}; the module is in eval mode, and
                 its first entry named "accuracy", else "loss", is what `best_eval` reports.
@@ -38,10 +39,13 @@ class Task:
     accumulate: batches averaged into one gradient.
     channels_last: give image batches to the model in channels-last memory format.
     compile:    run the model through `torch.compile`.
+    state:      module -> the recurrent state a worker starts with, any nest of tuples, lists and dicts of tensors.
+                Each worker keeps its own from step to step, detached: back-propagation is truncated at the start of a
+                batch. It starts anew when the worker does. None: the task has no state.
     """
 
     model: Callable[[], nn.Module]
-    loss: Callable[[nn.Module, Any], torch.Tensor]
+    loss: Callable[..., Any]
     batches: Callable[[Shard], Iterator[Any]]
     evaluate: Callable[[nn.Module], Mapping[str, float]] | None = None
     device: str | None = None
@@ -49,3 +53,4 @@ class Task:
     accumulate: int = 1
     channels_last: bool = False
     compile: bool = False
+    state: Callable[[nn.Module], Any] | None = None
