@@ -161,9 +161,16 @@ class ParameterClient:
         return self._snapshot(self._ask(wire.Pull()))
 
     def push(
-        self, snapshot: Snapshot, loss: float, gradient: Array | None = None, buffers: Array | None = None
+        self,
+        snapshot: Snapshot,
+        loss: float,
+        gradient: Array | None = None,
+        buffers: Array | None = None,
+        fresh: bool = False,
     ) -> Snapshot:
         """Push the gradient (float32 [N], default: `self.gradient`) computed at `snapshot`; the newest parameters.
+
+        fresh: it started from a fresh recurrent state; the run's record of arrivals says so.
 
         A gradient that is refused (not finite, too stale, from a lost life of the server) is counted in
         `rejected`, and the newest parameters are pulled. One of a snapshot that is no longer intact is not sent, nor
@@ -179,7 +186,7 @@ class ParameterClient:
         self.pushes += 1
         session = self.welcome.session
         while True:
-            push = wire.Push(session, self._step, snapshot.version, float(loss), self._payload(), buffers)
+            push = wire.Push(session, self._step, snapshot.version, float(loss), self._payload(), buffers, fresh)
             try:
                 reply = self._connection.ask(push, self.welcome)
             except ServerChanged:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from psserver.errors import ConfigurationError, TaskError
 from worker.flat import Belongings, FlatModel
@@ -27,10 +27,10 @@ class Gradient:
 
     layout:    names and places of the parameters; `layout.digest` is what the server compares.
     initial:   the parameters the model was built with, float32 [N]; the same for every rank of a seed.
-    restarted: the last `compute` was the first, or its step did not follow the one before: it opened its batch
-               stream anew and, where the task has a recurrent state, began from a fresh one.
+    restarted: the last `compute` started from a fresh recurrent state, for it was the first or its step did not follow
+               the one before. False for a task without state.
 
-    Where a task has a recurrent state, the gradient is a function of the worker's steps since that began, too.
+    Where a task has a recurrent state, the gradient is also a function of the worker's steps since that began.
     One thread uses a gradient and all that are made of it by `another`.
     """
 
@@ -100,9 +100,10 @@ class Gradient:
 
     def _accumulate(self, step: int) -> tuple[Tensor, int]:
         task, count = self.task, self.task.accumulate
-        restarted = step != self._next_step
+        state, restarted = self._state, False
+        if task.state is not None and step != self._next_step:
+            state, restarted = self._fresh_state(task.state, step), True
         stream = self._stream(step)
-        state = self._fresh_state(step) if restarted else self._state
         total, examples = torch.zeros((), device=self.device), 0
         for _ in range(count):
             batch = self._draw(stream, step)
@@ -131,11 +132,9 @@ class Gradient:
             )
         return result[0], map_tensors(result[1], Tensor.detach)
 
-    def _fresh_state(self, step: int) -> Any:
-        if self.task.state is None:
-            return None
+    def _fresh_state(self, build: Callable[[nn.Module], Any], step: int) -> Any:
         with UserCode(f"the task's state, at step {step}"), torch.no_grad():
-            return move_batch(self.task.state(self._model.module), self.device, False)
+            return move_batch(build(self._model.module), self.device, False)
 
     def _stream(self, step: int) -> Iterator[Any]:
         stream, self._batches = self._batches, None  # a step that fails leaves no half-read stream behind

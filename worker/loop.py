@@ -22,7 +22,8 @@ def work(client: ParameterClient, gradient: Gradient) -> RunOver:
             step = client.step + 1
             loss, _ = gradient.compute(snapshot.parameters, torch.from_numpy(client.gradient), step)
             report = step % buffers_every == 1 % buffers_every and gradient.layout.buffer_size > 0
-            snapshot = client.push(snapshot, loss, buffers=gradient.buffers() if report else None)
+            buffers = gradient.buffers() if report else None
+            snapshot = client.push(snapshot, loss, buffers=buffers, fresh=gradient.restarted)
     except RunOver as over:
         return over
 

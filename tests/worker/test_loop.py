@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -130,3 +131,15 @@ def test_an_evaluator_does_not_watch_over_a_dead_server_for_ever(monkeypatch: py
         with pytest.raises(ServerLostError):
             watch_over(client, Evaluator(TASK, CPU), every=10, pause=0.01)
         client.close()
+
+
+def test_a_workers_first_push_says_that_its_recurrent_state_is_fresh() -> None:
+    counting = replace(
+        TASK, loss=lambda module, xi, state: (TASK.loss(module, xi), state + 1), state=lambda module: torch.zeros(())
+    )
+    with Run() as running:
+        with running.client() as client:
+            work(client, Gradient(counting, Shard(0, 1, 0), CPU))
+        running.ended()
+    fresh = [arrival.fresh for arrivals in running.rows.arrivals for arrival in arrivals]
+    assert fresh == [True] + [False] * (UPDATES - 1)
