@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
 
-from launch.experiment import Experiment, load_experiment
+from launch.experiment import Experiment, Staleness, load_experiment
 from launch.run import Run
 from launch.rundir import choose_run_dir
 
@@ -33,16 +32,19 @@ def train(
 def simulate(
     experiment: Experiment | str | Path,
     run_dir: str | Path | None = None,
-    *,
-    staleness: Literal["round-robin", "memoryless", "none"] = "round-robin",
+    staleness: Staleness | None = None,
     settings: Iterable[str] = (),
 ) -> Run:
-    """Run the same server and task in this process, with exact staleness; the same seed gives the same bytes."""
+    """Run the same server and task in this process, with exact staleness; the same seed gives the same bytes.
+
+    staleness: short for the setting `simulate.staleness`.   settings: "section.key=value", which win.
+    """
     from launch.simulation import run_simulation
 
-    resolved = _resolved(experiment, settings)
+    chosen = [] if staleness is None else [f"simulate.staleness={staleness}"]
+    resolved = _resolved(experiment, [*chosen, *settings])
     folder = choose_run_dir(resolved.name, Path(run_dir) if run_dir else None, resume=False)
-    return run_simulation(resolved, folder, staleness)
+    return run_simulation(resolved, folder)
 
 
 def _resolved(experiment: Experiment | str | Path, settings: Iterable[str]) -> Experiment:

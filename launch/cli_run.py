@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -32,7 +32,9 @@ _SHORT_FOR = {
     "updates": ("train.updates",),
     "device": ("train.device", "evaluate.device"),
     "data_dir": ("data.dir",),
+    "staleness": ("simulate.staleness",),
 }
+_STALENESS = ("none", "round-robin", "memoryless", "gamma", "stragglers", "trace")
 
 
 def _options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -157,31 +159,28 @@ def worker(
 
 @click.command()
 @_EXPERIMENT
-@click.option(
-    "--staleness",
-    type=click.Choice(["round-robin", "memoryless", "none"]),
-    default="round-robin",
-    show_default=True,
-    help="Who pushes next: each in turn, one drawn at random, or each in turn at the newest version.",
-)
+@click.option("--staleness", type=click.Choice(_STALENESS), help="Who pushes next, see below (simulate.staleness).")
 @_options("workers", "updates", "device", "data_dir", "set", "run_dir")
-def simulate(
-    experiment: str,
-    staleness: Literal["round-robin", "memoryless", "none"],
-    settings: tuple[str, ...],
-    run_dir: Path | None,
-    **short: Any,
-) -> None:
+def simulate(experiment: str, settings: tuple[str, ...], run_dir: Path | None, **short: Any) -> None:
     """Run with exact staleness, in one process.
 
-    The same seed gives the same bits, on any number of cores."""
+    The same seed gives the same bits, on any number of cores. Thousands of workers are possible.
 
+    \b
+    --staleness  each worker pushes
+    none         in turn, a gradient of the newest version
+    round-robin  in turn (the default): staleness M - 1
+    memoryless   when it is drawn, at random for each update
+    gamma        when it is done: service times are gamma distributed (simulate.shape)
+    stragglers   so too, and some are slower (simulate.stragglers, simulate.slowdown)
+    trace        in the order of a recorded run (simulate.trace=RUN)
+    """
     loaded = _load(experiment, settings, **short)
     folder = _run_dir(experiment, loaded.name, run_dir, resume=False)
 
     from launch.simulation import run_simulation
 
-    run_simulation(loaded, folder, staleness)
+    run_simulation(loaded, folder)
     _report(folder)
 
 

@@ -6,10 +6,10 @@ import json
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self
 
 import tomlkit
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from launch.explain import explain, keys_that_take
 from launch.overrides import Override, apply_override, parse_override
@@ -17,6 +17,8 @@ from launch.shipped import find_experiment
 from psserver.errors import ConfigurationError
 from psserver.options import CheckpointOptions, RuleOptions, ServerOptions
 from tuner.options import TunerOptions
+
+Staleness = Literal["none", "round-robin", "memoryless", "gamma", "stragglers", "trace"]
 
 
 class Section(BaseModel):
@@ -76,6 +78,31 @@ class LaunchSection(Section):
     patience: float = Field(default=120.0, gt=0, allow_inf_nan=False)
 
 
+class SimulateOptions(Section):
+    """Who pushes next in a simulated run; a real one ignores this section.
+
+    staleness:  "none": each worker in turn, at the newest version. "round-robin": each in turn, so that staleness is
+                M − 1. "memoryless": one drawn at random for each push. "gamma": each takes service times of a gamma
+                distribution. "stragglers": so too, and some are slower. "trace": in the order of a recorded run.
+    shape:      k of the gamma distribution: 1 is memoryless, a large one nearly round-robin (gamma and stragglers).
+    stragglers: number of slow workers, the first ones.
+    slowdown:   mean service time of a slow worker in seconds; that of the others is 1.
+    trace:      folder of the recorded run, or its arrivals.jsonl.
+    """
+
+    staleness: Staleness = "round-robin"
+    shape: float = Field(default=4.0, gt=0, allow_inf_nan=False)
+    stragglers: int = Field(default=1, ge=0)
+    slowdown: float = Field(default=4.0, gt=0, allow_inf_nan=False)
+    trace: str | None = None
+
+    @model_validator(mode="after")
+    def _names_its_trace(self) -> Self:
+        if self.staleness == "trace" and not self.trace:
+            raise ValueError("trace: expected the folder of a recorded run, for staleness 'trace', got none")
+        return self
+
+
 class DataSection(Section):
     """Where data sets lie. dir: a folder; none leaves the search to the task."""
 
@@ -94,6 +121,7 @@ class Experiment(Section):
     checkpoint: CheckpointOptions = CheckpointOptions()
     evaluate: EvaluateSection = EvaluateSection()
     launch: LaunchSection = LaunchSection()
+    simulate: SimulateOptions = SimulateOptions()
     data: DataSection = DataSection()
 
     def to_toml(self) -> str:
@@ -112,7 +140,8 @@ class Experiment(Section):
 def load_experiment(source: str | Path, settings: Iterable[str | Override] = ()) -> Experiment:
     """Read a file, a run's folder or a shipped config, apply the settings in order, and check every key.
 
-    A relative path in `task.function` or `data.dir` becomes absolute, so that the result means the same everywhere.
+    A relative path in `task.function`, `data.dir` or `simulate.trace` becomes absolute, so that the result means the
+    same everywhere.
     Raises ConfigurationError that says where, what was expected and what came.
     """
     path = find_experiment(source)
@@ -142,14 +171,16 @@ def _build(document: dict[str, Any], where: str, overrides: list[Override], fold
 
 
 def _make_paths_absolute(document: dict[str, Any], folder: Path | None) -> None:
-    task, data = document.get("task"), document.get("data")
+    task = document.get("task")
     if isinstance(task, dict) and isinstance(task.get("function"), str):
         file, colon, function = task["function"].rpartition(":")
         if colon and (file.endswith(".py") or "/" in file):
             found = _resolve(Path(file).expanduser(), folder)
             task["function"] = f"{found}:{function}" if found else task["function"]
-    if isinstance(data, dict) and isinstance(data.get("dir"), str):
-        data["dir"] = str(Path(data["dir"]).expanduser().absolute())
+    for section, key in (("data", "dir"), ("simulate", "trace")):
+        table = document.get(section)
+        if isinstance(table, dict) and isinstance(table.get(key), str):
+            table[key] = str(Path(table[key]).expanduser().absolute())
 
 
 def _resolve(file: Path, folder: Path | None) -> Path | None:
