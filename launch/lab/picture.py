@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 # Okabe and Ito's palette: told apart with any colour vision, and in grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -69,17 +69,17 @@ def style(index: int) -> dict[str, Any]:
     return {"color": COLOURS[index % len(COLOURS)], "linestyle": dash, "linewidth": 1.8}
 
 
-def curve(panel: Axes, x: Sequence[float], y: Sequence[float], label: str | None, index: int, **own: Any) -> None:
+def curve(panel: Axes, x: ArrayLike, y: ArrayLike, label: str | None, index: int, **own: Any) -> None:
     """Draw a line in the index-th colour; long ones are thinned to what the eye can see."""
-    step = max(1, len(x) // _POINTS)
+    step = max(1, np.size(x) // _POINTS)
     panel.plot(np.asarray(x)[::step], np.asarray(y)[::step], label=label, **{**style(index), **own})
 
 
-def band(panel: Axes, x: Sequence[float], low: Sequence[float], high: Sequence[float], index: int) -> None:
+def band(panel: Axes, x: ArrayLike, low: ArrayLike, high: ArrayLike, index: int) -> None:
     """Shade what lies between two curves in the index-th colour: the spread over seeds."""
-    step = max(1, len(x) // _POINTS)
-    thin = [np.asarray(values)[::step] for values in (x, low, high)]
-    panel.fill_between(*thin, color=COLOURS[index % len(COLOURS)], alpha=0.18, linewidth=0)
+    step = max(1, np.size(x) // _POINTS)
+    at, below, above = (np.asarray(values)[::step] for values in (x, low, high))
+    panel.fill_between(at, below, above, color=COLOURS[index % len(COLOURS)], alpha=0.18, linewidth=0)
 
 
 def legend(panel: Axes, **own: Any) -> None:
