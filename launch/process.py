@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
 import torch
 
@@ -61,6 +62,7 @@ def run_worker(experiment: Experiment, connect: str, rank: int | None, local_ran
 
     Raises what stops it: AddressError, LayoutError, TaskError, ServerLostError.
     """
+    interrupt = _Interrupt()
     torch.set_num_threads(_threads(experiment))
     task = make_task(experiment)
     device = pick_device(experiment.train.device, task, local_rank)
@@ -72,12 +74,30 @@ def run_worker(experiment: Experiment, connect: str, rank: int | None, local_ran
         ) as client:
             welcome = client.welcome
             shard = Shard(welcome.worker, welcome.workers, welcome.seed)
-            over = work(client, Gradient(task, shard, device))
+            over = work(client, Gradient(task, shard, device), interrupt.check)
             print(f"worker {welcome.worker}: {over} ({client.pushes} pushes, {client.rejected} refused)")
             return FAILED if over.reason == "failed" else 0
     except RunOver as over:  # before it could join
         print(f"the run is over: {over}")
         return 0
+
+
+class _Interrupt:
+    """Ctrl-C that is not lost: Python drops a KeyboardInterrupt that happens to be raised inside a destructor."""
+
+    def __init__(self) -> None:
+        self._pressed = False
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, self._press)
+
+    def _press(self, number: int, frame: FrameType | None) -> None:
+        self._pressed = True
+        raise KeyboardInterrupt
+
+    def check(self) -> None:
+        """Raise it again if it was dropped."""
+        if self._pressed:
+            raise KeyboardInterrupt
 
 
 def run_evaluator(experiment: Experiment, connect: str, patience: float) -> int:

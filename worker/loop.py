@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import torch
 
@@ -11,14 +12,18 @@ from worker.evaluate import Evaluator
 from worker.gradient import Gradient
 
 
-def work(client: ParameterClient, gradient: Gradient) -> RunOver:
-    """Push one gradient after another to the server that `client` has joined; return why it ended."""
+def work(client: ParameterClient, gradient: Gradient, check: Callable[[], None] = lambda: None) -> RunOver:
+    """Push one gradient after another to the server that `client` has joined; return why it ended.
+
+    check: called before each gradient; what it raises ends the work.
+    """
     buffers_every = client.welcome.buffers_every
     try:
         snapshot = client.pull()
         if snapshot.buffers is not None:
             gradient.load_buffers(snapshot.buffers)
         while True:
+            check()
             step = client.step + 1
             loss, _ = gradient.compute(snapshot.parameters, torch.from_numpy(client.gradient), step)
             report = step % buffers_every == 1 % buffers_every and gradient.layout.buffer_size > 0

@@ -104,3 +104,36 @@ def test_an_interrupted_worker_leaves_and_says_so(start: Any, slow: Path, record
     server.until(lambda: run.events("left"))
     assert interrupted(server) < limit()
     assert server.process.wait() == 130
+
+
+DROPPED = """
+import dataclasses, os, signal, time
+from worker.zoo.digits import mlp
+
+class Signals:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)  # where Python notices it, raises KeyboardInterrupt, and drops that
+
+def dropping():
+    task = mlp(hidden=16, layers=1, batch=16)
+    held = [Signals()]
+    def loss(module, batch):
+        held.clear()
+        return task.loss(module, batch)
+    return dataclasses.replace(task, loss=loss)
+"""
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupt_that_python_drops_ends_a_worker_too(start: Any, slow: Path, records: Any) -> None:
+    (slow.parent / "dropping.py").write_text(DROPPED)
+    run = records(slow.parent / "run")
+    server = start("server", slow, "--bind", "tcp://127.0.0.1:*", "--run-dir", run.folder)
+    (address,) = server.until(run.addresses)
+    worker = start("worker", slow, "--connect", address, "--set", "task.function=dropping.py:dropping")
+    assert worker.code() == 130
+    assert "KeyboardInterrupt" in worker.err  # dropped where it was raised
+    server.until(lambda: run.events("left"))
+    assert run.updates() < 300
+    interrupted(server)
