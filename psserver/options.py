@@ -15,14 +15,18 @@ def _need(condition: bool, field: str, expected: str, got: object) -> None:
 class RuleOptions:
     """Which update rule turns a gradient into a new version.
 
-    name:         "momentum_sgd" in displacement form, or "adam" (its β1 is the momentum).
-    weight_decay: λ of the λx that is added to every gradient before anything looks at it.
-    beta2:        decay of Adam's second moment.
-    epsilon:      added to the root of Adam's second moment.
+    name:         "momentum_sgd" or "nesterov"; "rmsprop" or "adagrad", which are the methods as published when the
+                  momentum is 0; "adam" or "adamw", whose β1 is the momentum.
+    weight_decay: λ of the λx that is added to every gradient before anything looks at it; for adamw of the αλx that
+                  an update takes from the parameters, which no gradient shows.
+    rho:          decay ρ of RMSProp's second moment.
+    beta2:        decay β2 of Adam's second moment.
+    epsilon:      ε, added to the root of the second moment.
     """
 
-    name: Literal["momentum_sgd", "adam"] = "momentum_sgd"
+    name: Literal["momentum_sgd", "nesterov", "rmsprop", "adagrad", "adam", "adamw"] = "momentum_sgd"
     weight_decay: float = 0.0
+    rho: float = 0.99
     beta2: float = 0.999
     epsilon: float = 1e-8
 
@@ -31,8 +35,14 @@ class RuleOptions:
     def __post_init__(self) -> None:
         """Check the ranges."""
         _need(self.weight_decay >= 0, "weight_decay", "a number of at least 0", self.weight_decay)
+        _need(0 <= self.rho < 1, "rho", "a number in [0, 1)", self.rho)
         _need(0 <= self.beta2 < 1, "beta2", "a number in [0, 1)", self.beta2)
         _need(self.epsilon > 0, "epsilon", "a number above 0", self.epsilon)
+
+    @property
+    def gradient_decay(self) -> float:
+        """The λ that goes into the gradient."""
+        return 0.0 if self.name == "adamw" else self.weight_decay
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ class ParameterServer:
         buffers = resume["buffers"] if resume else torch.from_numpy(model.buffers.copy())
         self._handout = Handout(self.trajectory, self._gate, self.members, buffers)
         self._rule = make_rule(rule, self.size)
-        updater = Updater(self.trajectory, self._rule, tuner, rule.weight_decay)
+        updater = Updater(self.trajectory, self._rule, tuner, rule.gradient_decay)
         self._intake = Intake(updater, self._gate, self.journal, self.options.max_staleness, self.session)
         if resume:
             self._load(resume)

@@ -99,8 +99,8 @@ class Updater:
     def _applied_sample(self, gradient: Tensor, x: Tensor, settings: Settings) -> Tensor:
         """The gradient as it was applied, at the coordinates the tuner samples."""
         sampled = self.tuner.sample(gradient)
+        known = self._newest is not None and self._newest[0] == self.trajectory.version
+        here = self._newest[1] if self._newest is not None and known else self.tuner.sample(x)
         if self._weight_decay:
-            known = self._newest is not None and self._newest[0] == self.trajectory.version
-            here = self._newest[1] if self._newest is not None and known else self.tuner.sample(x)
             sampled = torch.add(sampled, here, alpha=self._weight_decay)
-        return self.rule.applied(sampled * settings.scale, self.tuner.sample)
+        return self.rule.applied(sampled * settings.scale, here, self.tuner.sample)

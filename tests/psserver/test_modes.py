@@ -129,21 +129,6 @@ def test_a_repeated_push_in_a_round_counts_once_and_stays_held(make_server: Serv
     assert server.journal.progress.repeated == 1
 
 
-def test_finite_gradients_whose_mean_is_not_end_the_run_and_are_on_record(
-    make_server: ServerFactory, rows: Rows
-) -> None:
-    server = make_server(workers=2, mode="synchronous")
-    workers = [Talker(server, key) for key in "ab"]
-    for worker in workers:
-        worker.pull()
-    workers[0].collect(server.released())
-    for worker in workers:
-        worker.push(3e38)
-    assert server.reason == ("failed", "diverged: the mean of finite gradients is not finite")
-    assert rows.refusals == [(0, 0, Arrival(k, 1), "not-finite") for k in (0, 1)]
-    assert server.journal.progress.rejected == 2
-
-
 def test_held_back_workers_are_told_when_the_run_ends(make_server: ServerFactory) -> None:
     server = make_server(updates=1, workers=2, max_staleness=1)
     a, b = Talker(server, "a"), Talker(server, "b")

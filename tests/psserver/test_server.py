@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from psserver import RuleOptions
-from psserver.metrics import Arrival
 from psserver.wire import Alive, Goodbye, Heartbeat, Parameters, Pull, Refusal, Report, Status, Stop, Watch
 from tests.psserver.conftest import SIZE, Clock, Rows, ServerFactory, Talker
 
@@ -47,6 +46,17 @@ def test_weight_decay_is_part_of_the_gradient(make_server: ServerFactory, rows: 
     assert rows.rows[0].gradient_norm == pytest.approx(float(np.linalg.norm(1.0 + 0.5 * start)))
 
 
+def test_adamws_weight_decay_is_no_part_of_it(make_server: ServerFactory, rows: Rows) -> None:
+    server = make_server(workers=1, rule=RuleOptions(name="adamw", weight_decay=0.5), learning_rate=0.25, momentum=0.0)
+    worker = Talker(server, "a")
+    worker.pull()
+    worker.push(2.0)
+    start = np.arange(SIZE, dtype=np.float32)
+    assert worker.given is not None
+    np.testing.assert_allclose(worker.given.values, start - 0.25 * (1.0 + 0.5 * start), rtol=1e-6)
+    assert rows.rows[0].gradient_norm == pytest.approx(2.0 * SIZE**0.5)
+
+
 def test_a_repeated_push_is_applied_once(make_server: ServerFactory) -> None:
     server = make_server()
     worker = Talker(server, "a")
@@ -71,23 +81,6 @@ def test_staleness_is_the_number_of_updates_since_the_version_of_the_push(
     slow.push()
     assert [row.staleness for row in rows.rows] == [0, 0, 0, 0, 0, 5]
     assert (rows.rows[-1].worker, rows.rows[-1].version) == (1, 0)
-
-
-def test_every_step_that_was_judged_is_on_record_with_its_fate(make_server: ServerFactory, rows: Rows) -> None:
-    server = make_server(updates=3)
-    a, b = Talker(server, "a"), Talker(server, "b")
-    a.pull()
-    b.pull()
-    a.push(fresh=True)
-    a.push()
-    b.push(math.nan, fresh=True)
-    b.push(step=1)
-    b.push(version=0)
-    b.push()
-    assert rows.arrivals == [[Arrival(0, 1, fresh=True)], [Arrival(0, 2)], [Arrival(1, 2)]]
-    assert rows.refusals == [(2, 0, Arrival(1, 1, fresh=True), "not-finite")], (
-        "no row for a repetition, none after the end"
-    )
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
