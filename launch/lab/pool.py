@@ -20,6 +20,7 @@ from typing import Any, Literal
 import psserver.errors
 from psserver.errors import YellowFinError
 
+HAND = (sys.executable, "-m", "launch.lab.hand")
 _ATTEMPTS = 2
 _PATIENCE = 6.0
 """Seconds in which a process must end after SIGTERM; a run with real processes saves and stops them meanwhile."""
@@ -69,10 +70,12 @@ class _Hand:
 class Pool:
     """Up to `jobs` processes. Use as a context manager: none is left afterwards, however it ends.
 
-    say: told when a process died and its point is tried once more.
+    say:     told when a process died and its point is tried once more.
+    command: starts a process that answers as `launch.lab.hand` does; this process's id is added.
     """
 
-    def __init__(self, jobs: int, say: Callable[[str], None]) -> None:
+    def __init__(self, jobs: int, say: Callable[[str], None], command: Sequence[str] = HAND) -> None:
+        self._command = [*command, str(os.getpid())]
         self._jobs = max(jobs, 1)
         self._say = say
         self._hands: list[_Hand] = []
@@ -133,7 +136,7 @@ class Pool:
         while waiting and len(self._hands) < self._jobs:
             hand = _Hand(
                 subprocess.Popen(
-                    [sys.executable, "-m", "launch.lab.hand", str(os.getpid())],
+                    self._command,
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     bufsize=0,
