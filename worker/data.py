@@ -62,7 +62,7 @@ def provide(archive: Archive, data_dir: Path | None) -> Path:
     at once. Raises `DataError` if the data cannot be had or are not the published ones.
     """
     root = resolve_data_dir(data_dir)
-    with _one_at_a_time(root):
+    with one_at_a_time(root):
         folder = _present(archive, root)
         if folder is None:
             _extract(archive, _obtain(archive, root), root)
@@ -104,7 +104,8 @@ def _verify(archive: Archive, folder: Path) -> None:
 def _obtain(archive: Archive, root: Path) -> Path:
     path = root / archive.file_name
     if not path.is_file():
-        _download(archive, path)
+        place = f"place {archive.file_name}, or the folder {archive.folder} it contains, in {root}"
+        download(archive.name, archive.url, path, place)
     got = _md5(path)
     if got != archive.md5:
         raise DataError(
@@ -114,12 +115,16 @@ def _obtain(archive: Archive, root: Path) -> Path:
     return path
 
 
-def _download(archive: Archive, path: Path) -> None:
+def download(name: str, url: str, path: Path, advice: str) -> None:
+    """Fetch `url` to `path`, whole or not at all; raises `DataError`, with `advice` on what to do instead.
+
+    name: what people call the data.
+    """
     temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with urllib.request.urlopen(archive.url, timeout=_PATIENCE) as source, temporary.open("wb") as target:
-            _copy(source, target, int(source.headers.get("Content-Length") or 0), archive.name)
+        with urllib.request.urlopen(url, timeout=_PATIENCE) as source, temporary.open("wb") as target:
+            _copy(source, target, int(source.headers.get("Content-Length") or 0), name)
         temporary.replace(path)
     except (OSError, http.client.HTTPException) as error:
         temporary.unlink(missing_ok=True)
@@ -128,9 +133,8 @@ def _download(archive: Archive, path: Path) -> None:
             reason = str(error)
             error.close()  # it holds the connection
         raise DataError(
-            f"{archive.name} is not in {path.parent}, and {archive.url} could not be downloaded ({reason}); "
-            f"place {archive.file_name}, or the folder {archive.folder} it contains, in {path.parent}, "
-            "or name the folder that has it with --data-dir or $YFPS_DATA"
+            f"{name} is not in {path.parent}, and {url} could not be downloaded ({reason}); "
+            f"{advice}, or name the folder that has it with --data-dir or $YFPS_DATA"
         ) from error
 
 
@@ -163,7 +167,8 @@ def _extract(archive: Archive, path: Path, root: Path) -> None:
 
 
 @contextmanager
-def _one_at_a_time(root: Path) -> Iterator[None]:
+def one_at_a_time(root: Path) -> Iterator[None]:
+    """Let one process at a time look after the data folder `root`, which is made if it is not there."""
     # Sixteen workers that start at once shall download and verify once. Where the folder cannot be
     # written there is nothing to download into, and verifying needs no lock.
     try:
