@@ -1,4 +1,4 @@
-"""Commands that compute: train, server, worker, simulate, evaluate, demo and bench."""
+"""Commands that compute: train, server, worker, simulate, replay, evaluate, demo and bench."""
 
 from __future__ import annotations
 
@@ -197,6 +197,21 @@ def evaluate(run_dir: Path, checkpoint: Path | None, data_dir: Path | None) -> N
 
 
 @click.command()
+@click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path, file_okay=False, exists=True))
+@click.option("--until", type=click.IntRange(min=1), metavar="UPDATE", help="Stop after this update.")
+@_options("data_dir")
+def replay(run_dir: Path, until: int | None, data_dir: Path | None) -> int:
+    """Recompute a run from its arrivals, and compare every bit.
+
+    Says "identical", or where the first difference is, and exits with 1. Of a run that diverged it says where values
+    that are not finite first appeared, and in whose gradient.
+    """
+    from launch.replay_show import main
+
+    return main(run_dir, until, data_dir)
+
+
+@click.command()
 @click.option("--run-dir", type=_FOLDER, help="Folder of the run; default runs/demo-DATE-TIME.")
 def demo(run_dir: Path | None) -> None:
     """Watch 16 asynchronous workers learn handwritten digits."""
@@ -215,4 +230,4 @@ def bench(arguments: tuple[str, ...]) -> int:
     return main(list(arguments))
 
 
-RUNNING: tuple[click.Command, ...] = (train, server, worker, simulate, evaluate, demo, bench)
+RUNNING: tuple[click.Command, ...] = (train, server, worker, simulate, replay, evaluate, demo, bench)

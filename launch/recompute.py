@@ -1,0 +1,132 @@
+"""Makes a recorded run's updates again, one after another, from its experiment and its arrivals alone."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from launch.build import initial_model, make_task
+from launch.experiment import Experiment
+from launch.process import _threads as worker_threads
+from launch.trace import ArrivalRow
+from psserver.gate import Contribution, all_finite, mean_gradient
+from psserver.metrics import Arrival
+from psserver.rules import make_rule
+from psserver.trajectory import Trajectory
+from psserver.update import Update, Updater
+from tuner import NonFiniteGradient
+from tuner import build as build_tuner
+from worker import Gradient, Shard
+from worker.model import pick_device
+
+
+@dataclass(frozen=True)
+class Computed:
+    """A gradient made again: loss and gradient (float32 [N], valid until the next round) of a recorded step."""
+
+    row: ArrivalRow
+    loss: float
+    gradient: Tensor
+
+    @property
+    def finite(self) -> bool:
+        """The server would take it."""
+        return math.isfinite(self.loss) and all_finite(self.gradient)
+
+
+class Recomputation:
+    """A server without members: the trajectory of a run, and the gradients of its workers.
+
+    rows: all that may be asked for; a version is kept until the last of them that needs it.
+
+    Exact on the same hardware with the same libraries: batches, random numbers and the order of every sum follow from
+    the experiment and the arrivals. Not recorded, and therefore taken as they are at the start: buffers that a worker
+    that came later, or again, took over from the server (they matter where a forward pass in training mode reads
+    them; BatchNorm's does not).
+    """
+
+    def __init__(self, experiment: Experiment, rows: Iterable[ArrivalRow]) -> None:
+        train, rule = experiment.train, experiment.rule
+        task = make_task(experiment)
+        model, self.layout = initial_model(experiment, task)
+        self.recurrent = task.state is not None
+        self.notes: list[str] = []
+        self.gradients = 0
+        self.tuner = build_tuner(experiment.tuner, self.layout.size, train.updates, train.seed)
+        self.rule = make_rule(rule, self.layout.size)
+        self.trajectory = Trajectory(model.parameters, version=0, slots=3, directory=None)
+        self._updater = Updater(self.trajectory, self.rule, self.tuner, rule.weight_decay)
+        self.tuner.record(0, self.trajectory.current.tensor)
+        self._train, self._threads = train, worker_threads(experiment)
+        self._model = Gradient(task, Shard(0, train.workers, train.seed), pick_device(train.device, task))
+        self._workers: dict[int, Gradient] = {}
+        self._steps: dict[int, int] = {}
+        self._outs: list[Tensor] = []
+        server = experiment.server
+        self._stale_is_lost = server.mode == "asynchronous" and server.max_staleness is None
+        self._uses = Counter(row.version for row in rows if self.needs(row))
+        self._keep()
+
+    def needs(self, row: ArrivalRow) -> bool:
+        """Whether the row's gradient is to be computed.
+
+        A refused one is when it was not finite, to see how, or when it moved a worker's recurrent state on; unless it
+        was computed in a life of the server that was lost, whose versions are not known.
+        """
+        if row.refused in (None, "not-finite"):
+            return True
+        lost = row.version > row.update or (row.refused == "stale" and self._stale_is_lost)
+        return self.recurrent and not lost
+
+    def compute(self, rows: Sequence[ArrivalRow]) -> list[Computed]:
+        """The gradients of a round (asynchronous: of one push), each at its own version."""
+        while len(self._outs) < len(rows):
+            self._outs.append(torch.empty(self.layout.size))
+        return [self._compute(row, out) for row, out in zip(rows, self._outs, strict=False)]
+
+    def apply(self, round_: Sequence[Computed]) -> Update | None:
+        """The update of a round; None when its gradient is not finite, and then nothing has changed."""
+        contributions = [Contribution(Arrival(c.row.worker, c.row.step), c.loss, c.gradient) for c in round_]
+        torch.set_num_threads(1)  # the server's
+        gradient = mean_gradient(contributions) if len(contributions) > 1 else contributions[0].gradient
+        try:
+            update = self._updater.apply(gradient, round_[0].row.version)
+        except NonFiniteGradient:
+            return None
+        self._keep()
+        return update
+
+    def _compute(self, row: ArrivalRow, out: Tensor) -> Computed:
+        worker = self._worker(row)
+        torch.set_num_threads(self._threads)
+        loss, _ = worker.compute(self.trajectory.values(row.version), out, row.step)
+        self.gradients += 1
+        self._uses[row.version] -= 1
+        if not self._uses[row.version]:
+            self.trajectory.release(row.version)
+        return Computed(row, loss, out)
+
+    def _keep(self) -> None:
+        """Hold the newest version if a gradient will be computed at it."""
+        if self._uses[self.trajectory.version]:
+            self.trajectory.hold(self.trajectory.version)
+
+    def _worker(self, row: ArrivalRow) -> Gradient:
+        last = self._steps.get(row.worker, 0)
+        self._steps[row.worker] = row.step
+        if self.recurrent and not row.fresh and row.step != last + 1:
+            self.notes.append(
+                f"update {row.update}, worker {row.worker}: step {row.step} goes on from step {row.step - 1}, which "
+                "cannot be computed again, for it was lost with a life of the server; the worker's recurrent state is "
+                "not known, and from here on nothing need be equal"
+            )
+        worker = self._workers.get(row.worker)
+        if worker is None or row.fresh:
+            worker = self._model.another(Shard(row.worker, self._train.workers, self._train.seed))
+            self._workers[row.worker] = worker
+        return worker

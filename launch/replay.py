@@ -1,0 +1,232 @@
+"""Replay: recomputes a recorded run from its arrivals and says where the first bit differs, or that none does."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from launch.bits import differing_tensors, first_difference, same_bits, same_number, tensors_not_finite
+from launch.experiment import Experiment, load_experiment
+from launch.recompute import Computed, Recomputation
+from launch.rundir import RunDir, read_rows
+from launch.trace import ArrivalRow, read_arrivals
+from psserver import load_checkpoint
+from psserver.errors import LayoutError
+from psserver.gate import all_finite
+from psserver.update import Update
+
+COMPARED = ("loss", "gradient_norm", "learning_rate", "momentum", "target_momentum", "total_momentum")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The first thing that came out otherwise: at which update, by whose push, in which field.
+
+    worker, step: None for a synchronous round.   details: the model's tensors that differ, where that is the field.
+    """
+
+    update: int
+    worker: int | None
+    step: int | None
+    version: int
+    field: str
+    recorded: str
+    recomputed: str
+    details: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class NotFinite:
+    """Where NaN or infinity first appeared.
+
+    what:    "gradient", of `step` of `worker` computed at `version`; or "parameters", that this gradient made.
+    loss:    of that step.
+    tensors: of the model that hold such values, and how many.
+    """
+
+    what: str
+    update: int
+    worker: int | None
+    step: int | None
+    version: int
+    loss: float
+    tensors: tuple[str, ...]
+
+
+@dataclass
+class Replayed:
+    """What a replay found. `identical`: nothing that was compared differs in a single bit.
+
+    updates, gradients: how many were recomputed.   checkpoints: updates at which all state was compared as well.
+    """
+
+    updates: int = 0
+    gradients: int = 0
+    checkpoints: list[int] = field(default_factory=list)
+    difference: Difference | None = None
+    not_finite: list[NotFinite] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def identical(self) -> bool:
+        """No difference was found."""
+        return self.difference is None
+
+
+def replay(
+    run_dir: Path,
+    until: int | None = None,
+    data_dir: Path | None = None,
+    progress: Callable[[int, int], None] = lambda update, last: None,
+) -> Replayed:
+    """Recompute the run in `run_dir`, to update `until` at most, and compare each row and checkpoint as it comes.
+
+    progress: called after every update with its number and the last one's.
+    Raises ConfigurationError for a folder without a record, LayoutError when the task's model has changed.
+    """
+    settings = [] if data_dir is None else [f"data.dir={str(data_dir)!r}"]
+    experiment = load_experiment(run_dir, settings)
+    rows = [row for row in read_arrivals(run_dir) if until is None or row.update <= until]
+    return _Replay(run_dir, experiment, rows).run(progress)
+
+
+class _Replay:
+    """One replay: a recomputation beside what was recorded."""
+
+    def __init__(self, run_dir: Path, experiment: Experiment, rows: list[ArrivalRow]) -> None:
+        self._synchronous = experiment.server.mode == "synchronous"
+        self._last = max((row.update for row in rows if row.refused is None), default=0)
+        self._metrics = {row["update"]: row for row in read_rows(RunDir(run_dir).metrics)}
+        self._checkpoints = _checkpoints(RunDir(run_dir).checkpoints)
+        self._rows = rows
+        self._suspect = any(row.refused == "not-finite" for row in rows)
+        self._again = Recomputation(experiment, rows)
+        self._unfinished: list[Computed] = []
+        self.found = Replayed(notes=self._again.notes)
+
+    def run(self, progress: Callable[[int, int], None]) -> Replayed:
+        """Go through all rows, or to the first difference."""
+        found = self.found
+        for round_ in self._rounds():
+            if round_[0].refused is not None:
+                found.difference = self._refused(round_[0])
+            else:
+                found.difference = self._applied(round_)
+                progress(self._again.trajectory.version, self._last)
+            if found.difference is not None:
+                break
+        else:
+            found.difference = self._refused_round()
+        found.updates, found.gradients = self._again.trajectory.version, self._again.gradients
+        missing = self._last - len([update for update in self._metrics if update <= self._last])
+        if missing and found.difference is None:
+            found.notes.append(f"metrics.jsonl lacks {missing} of {self._last} updates, which were not compared")
+        return found
+
+    def _rounds(self) -> Iterator[list[ArrivalRow]]:
+        """The rows of one update together, each refused one by itself."""
+        numbered = enumerate(self._rows)
+        for _, group in groupby(numbered, key=lambda item: (item[1].update, item[1].refused and item[0])):
+            yield [row for _, row in group]
+
+    def _applied(self, rows: list[ArrivalRow]) -> Difference | None:
+        version = self._again.trajectory.version
+        if rows[0].update != version + 1:
+            return _difference(rows, "arrivals.jsonl", "no row", f"update {version + 1} comes before this one")
+        round_ = self._again.compute(rows)
+        update = self._again.apply(round_)
+        if update is None:
+            return _difference(rows, "gradient", "finite", "not finite", self._tensors(round_[0]))
+        loss = sum(c.loss for c in round_) / len(round_)
+        if self._suspect and not any(f.what == "parameters" for f in self.found.not_finite):
+            self._look_at_parameters(rows, loss)
+        return self._compare(rows, loss, update) or self._compare_checkpoint(rows)
+
+    def _refused(self, row: ArrivalRow) -> Difference | None:
+        """A push that was not applied; it may be the first that was not finite."""
+        if not self._again.needs(row):
+            return None
+        (computed,) = self._again.compute([row])
+        if row.refused != "not-finite":
+            return None
+        if self._synchronous and computed.finite:  # refused with its round, whose mean was not finite
+            clone = computed.gradient.clone()
+            self._unfinished.append(Computed(row, computed.loss, clone))
+            return None
+        if math.isfinite(computed.loss) and not self._synchronous and self._again.apply([computed]) is not None:
+            return _difference([row], "gradient", "not finite", "finite")
+        if not any(f.what == "gradient" for f in self.found.not_finite):
+            self.found.not_finite.append(_not_finite("gradient", [row], computed.loss, self._tensors(computed)))
+        return None
+
+    def _refused_round(self) -> Difference | None:
+        if self._unfinished and self._again.apply(self._unfinished) is not None:
+            return _difference([c.row for c in self._unfinished], "mean gradient", "not finite", "finite")
+        return None
+
+    def _look_at_parameters(self, rows: list[ArrivalRow], loss: float) -> None:
+        current = self._again.trajectory.current.tensor
+        if not all_finite(current):
+            tensors = tensors_not_finite(self._again.layout, current)
+            self.found.not_finite.append(_not_finite("parameters", rows, loss, tensors))
+
+    def _tensors(self, computed: Computed) -> list[str]:
+        return tensors_not_finite(self._again.layout, computed.gradient)
+
+    def _compare(self, rows: list[ArrivalRow], loss: float, update: Update) -> Difference | None:
+        """Every number of the update's row of metrics.jsonl."""
+        row = self._metrics.get(update.version)
+        if row is None:
+            return None
+        made: Mapping[str, Any] = {**vars(update.settings), "loss": loss, "total_momentum": update.total_momentum}
+        for name in COMPARED:
+            value = made[name]
+            value = value if value is None or math.isfinite(value) else None  # as JSON has it
+            if not same_number(row.get(name), value):
+                return _difference(rows, name, repr(row.get(name)), repr(value))
+        return None
+
+    def _compare_checkpoint(self, rows: list[ArrivalRow]) -> Difference | None:
+        """Everything the checkpoint of this update holds, if there is one."""
+        update = self._again.trajectory.version
+        if update not in self._checkpoints:
+            return None
+        state = load_checkpoint(self._checkpoints[update])
+        layout = self._again.layout
+        if state["layout"] != layout.digest:
+            raise LayoutError(f"{self._checkpoints[update]}: the task's model has changed since this run was made")
+        trajectory = self._again.trajectory
+        for name, vector in (("parameters", trajectory.current.tensor), ("previous", trajectory.previous.tensor)):
+            if not same_bits(state[name], vector):
+                details = differing_tensors(layout, state[name], vector)
+                return _difference(rows, name, f"{self._checkpoints[update].name}", "other values", details)
+        made = {"rule": self._again.rule.state_dict(), "tuner": self._again.tuner.state_dict()}
+        for name, recomputed in made.items():
+            different = first_difference(state[name], recomputed, name)
+            if different is not None:
+                return _difference(rows, *different)
+        self.found.checkpoints.append(update)
+        return None
+
+
+def _difference(
+    rows: list[ArrivalRow], name: str, recorded: str, recomputed: str, details: list[str] | None = None
+) -> Difference:
+    one = rows[0] if len(rows) == 1 else None
+    worker, step = (one.worker, one.step) if one is not None else (None, None)
+    return Difference(rows[0].update, worker, step, rows[0].version, name, recorded, recomputed, tuple(details or ()))
+
+
+def _not_finite(what: str, rows: list[ArrivalRow], loss: float, tensors: list[str]) -> NotFinite:
+    one = rows[0] if len(rows) == 1 else None
+    worker, step = (one.worker, one.step) if one is not None else (None, None)
+    return NotFinite(what, rows[0].update, worker, step, rows[0].version, loss, tuple(tensors))
+
+
+def _checkpoints(folder: Path) -> dict[int, Path]:
+    """The run's checkpoints by update."""
+    return {int(path.stem.removeprefix("update-")): path for path in folder.glob("update-*.safetensors")}
