@@ -37,6 +37,16 @@ class Fit:
     apart: float
 
 
+@dataclass(frozen=True)
+class Observed:
+    """x_t (or its mean over runs) for some αh, [curvatures, updates + 1], its fit, and that fit's standard errors."""
+
+    gains: Numbers
+    x: Numbers
+    fit: Fit
+    errors: tuple[float, float] = (0.0, 0.0)
+
+
 def mean_trajectory(workers: int, gains: Numbers, runs: int, updates: int, seed: int) -> Numbers:
     """E[x_t] of ½hx² with α = 1 and μ = 0 over memoryless arrivals, [groups, curvatures, updates + 1].
 
@@ -95,21 +105,22 @@ def expected(workers: int, gains: Numbers, updates: int) -> Numbers:
     return x
 
 
-def memoryless(workers: int, runs: int, seed: int = 1) -> tuple[Fit, Fit, Numbers]:
-    """The fit to memoryless staleness, its standard errors, and the mean trajectory [curvatures, updates + 1]."""
+def memoryless(workers: int, runs: int, seed: int = 1) -> Observed:
+    """The means over memoryless arrivals and their fit, with its standard errors."""
     groups = mean_trajectory(workers, _GAINS, runs, 3 * workers + 20, seed)
     parts = [fitted(group, _GAINS, workers) for group in groups]
-    errors = [np.std([getattr(p, k) for p in parts], ddof=1) / math.sqrt(_GROUPS) for k in ("momentum", "step")]
+    errors = [float(np.std([getattr(p, k) for p in parts], ddof=1)) / math.sqrt(_GROUPS) for k in ("momentum", "step")]
     mean = groups.mean(axis=0)
-    return fitted(mean, _GAINS, workers), Fit(float(errors[0]), float(errors[1]), 0.0), mean
+    return Observed(_GAINS, mean, fitted(mean, _GAINS, workers), (errors[0], errors[1]))
 
 
-def round_robin(workers: int) -> Fit:
-    """The same regression where each worker pushes in turn; αh at 0.2 to 0.8 of what that delay can stand."""
+def round_robin(workers: int) -> Observed:
+    """The same where each worker pushes in turn; αh at 0.2 to 0.8 of what that delay can stand."""
     gains = np.array([0.2, 0.4, 0.8]) * largest_stable(0.0, workers - 1)
     arrivals = InTurn(workers, newest=False)
     order = np.array([arrivals.turn(v).worker for v in range(12 * workers + 20)])
-    return fitted(follow(order, gains), gains, workers)
+    x = follow(order, gains)
+    return Observed(gains, x, fitted(x, gains, workers))
 
 
 def run(lab: Lab) -> Finding:
@@ -118,25 +129,18 @@ def run(lab: Lab) -> Finding:
     found = {workers: memoryless(workers, runs) for workers in WORKERS}
     turns = {workers: round_robin(workers) for workers in WORKERS}
     apart = max(same_as_server(workers, 300, 1) for workers in (2, 16, 64))
-    wrong = {workers: errors(workers, fit) for workers, (fit, _, _) in found.items()}
-    worst = max(max(pair) for pair in wrong.values())
-    fit = found[16][0]
+    worst = max(max(errors(workers, one.fit)) for workers, one in found.items())
+    fit, turn = found[16].fit, turns[16].fit
     sentence = (
         f"For M = 16 the regression gives a momentum of {fit.momentum:.4f} (theory {1 - 1 / 16:.4f}) and a step of "
         f"{fit.step:.5f} α (theory {1 / 16:.5f} α); over M from 1 to 64 both are within {100 * worst:.2f} % of 1 − 1/M "
         f"and α/M (tolerance {100 * TOLERANCE:g} %). Round-robin arrivals are another operator: for M = 16 the same "
-        f"regression gives {turns[16].momentum:.3f} and {turns[16].step:.4f} α, x_t leaves the theory's by "
-        f"{turns[16].apart:.2f} (memoryless: {fit.apart:.3f}), and αh ≥ {largest_stable(0.0, 15):.3f} diverges."
+        f"regression gives {turn.momentum:.3f} and {turn.step:.4f} α, x_t leaves the theory's by "
+        f"{turn.apart:.2f} (memoryless: {fit.apart:.3f}), and αh ≥ {largest_stable(0.0, 15):.3f} diverges."
     )
     columns = ["M", "1 − 1/M", "momentum", "± s.e.", "1/M", "step / α", "± s.e.", "off theory"]
     columns += ["round-robin: momentum", "step / α", "off theory", "largest stable αh"]
-    rows = [
-        [
-            *(workers, 1 - 1 / workers, one.momentum, error.momentum, 1 / workers, one.step, error.step, one.apart),
-            *(turns[workers].momentum, turns[workers].step, turns[workers].apart, largest_stable(0.0, workers - 1)),
-        ]
-        for workers, (one, error, _) in found.items()
-    ]
+    rows = [_row(workers, found[workers], turns[workers].fit) for workers in WORKERS]
     names = [
         "workers",
         "theory_momentum",
@@ -148,7 +152,12 @@ def run(lab: Lab) -> Finding:
         "residual",
     ]
     names += ["round_robin_momentum", "round_robin_step", "round_robin_off_theory", "round_robin_stable_alpha_h"]
-    means = [[k, g, t, x] for k, g, xs in _curves(found) for t, x in enumerate(xs)]
+    means = [
+        [k, g, t, x]
+        for k, one in found.items()
+        for g, xs in zip(one.gains, one.x, strict=True)
+        for t, x in enumerate(xs)
+    ]
     return Finding(
         name="implicit-momentum",
         title="Asynchrony begets momentum",
@@ -174,32 +183,39 @@ def errors(workers: int, fit: Fit) -> tuple[float, float]:
     return abs(fit.momentum - theory) / (theory or 1.0), abs(fit.step * workers - 1)
 
 
-def _curves(found: dict[int, tuple[Fit, Fit, Numbers]]) -> list[tuple[int, float, Numbers]]:
-    return [(k, g, xs) for k, (_, _, mean) in found.items() for g, xs in zip(_GAINS, mean, strict=True)]
+def _row(workers: int, one: Observed, turn: Fit) -> list[float]:
+    fit, (momentum, step) = one.fit, one.errors
+    row = [workers, 1 - 1 / workers, fit.momentum, momentum, 1 / workers, fit.step, step, fit.apart]
+    return [*row, turn.momentum, turn.step, turn.apart, largest_stable(0.0, workers - 1)]
 
 
-def _draw(found: dict[int, tuple[Fit, Fit, Numbers]], turns: dict[int, Fit]) -> Figure | None:
-    momentum, step, means = panels(3, 3, (13.0, 4.2))
-    at = list(found)
+def _draw(found: dict[int, Observed], turns: dict[int, Observed]) -> Figure | None:
+    momentum, step, *trajectories = panels(4, 2, (10.0, 7.8))
     labelled(momentum, "Momentum of the whole system", "workers M", "fitted momentum", xscale="log")
     labelled(step, "Effective step", "workers M", "fitted step / α", xscale="log", yscale="log")
-    dense = np.geomspace(1, at[-1], 100)
-    for panel, theory, name in ((momentum, 1 - 1 / dense, "momentum"), (step, 1 / dense, "step")):
-        panel.plot(dense, theory, color=GREY, linewidth=1.5, label="1 − 1/M" if name == "momentum" else "1/M")
-        fits = [getattr(one, name) for one, _, _ in found.values()]
-        panel.plot(at, fits, "o", color=COLOURS[0], label="memoryless")
-        panel.plot(at, [getattr(one, name) for one in turns.values()], "x", color=COLOURS[1], label="round-robin")
+    at, dense = list(found), np.geomspace(1, max(found), 100)
+    for panel, theory, name, words in (
+        (momentum, 1 - 1 / dense, "momentum", "1 − 1/M"),
+        (step, 1 / dense, "step", "1/M"),
+    ):
+        panel.plot(dense, theory, color=GREY, linewidth=1.5, label=words)
+        for group, mark, label in ((found, "o", "memoryless"), (turns, "x", "round-robin")):
+            fits = [getattr(one.fit, name) for one in group.values()]
+            panel.plot(at, fits, mark, color=COLOURS[mark == "x"], label=label)
         panel.set_xticks(at, [str(m) for m in at])
         panel.minorticks_off()
         legend(panel)
-    labelled(means, f"E[x_t] for M = {_SHOWN}", "update t", "mean of x_t")
-    mean = found[_SHOWN][2]
-    theory = expected(_SHOWN, _GAINS, mean.shape[1] - 1)
-    for index, gain in enumerate(_GAINS):
-        means.plot(mean[index], label=f"αh = {gain:g}", **style(index))
-        means.plot(np.arange(0, mean.shape[1], 4), theory[index, ::4], ".", color=COLOURS[index])
-    means.plot([], [], ".", color=GREY, label="theory")
-    legend(means)
+    for panel, one, title in (
+        (trajectories[0], found[_SHOWN], f"Memoryless, M = {_SHOWN}: mean of x_t"),
+        (trajectories[1], turns[_SHOWN], f"Round-robin, M = {_SHOWN}: x_t"),
+    ):
+        labelled(panel, title, "update t", "x_t")
+        theory = expected(_SHOWN, one.gains, one.x.shape[1] - 1)
+        for index, gain in enumerate(one.gains):
+            panel.plot(one.x[index], label=f"αh = {gain:.2g}", **style(index))
+            panel.plot(np.arange(0, theory.shape[1], 4), theory[index, ::4], ".", color=COLOURS[index])
+        panel.plot([], [], ".", color=GREY, label="1 − 1/M and α/M")
+        legend(panel)
     return momentum.get_figure(root=True)
 
 

@@ -131,8 +131,9 @@ def _sentence(found: dict[str, list[Descent]], enough: Descent | None) -> str:
     return (
         f"On the smooth toy μ* = {first.momentum:.4f} exactly brings the rate √μ = {math.sqrt(first.momentum):.4f} "
         f"(± {TOLERANCE}) from {_percent(first)} of the starts{more}. Where the curvature jumps from 1 to 1000 "
-        f"it is {_percent(jump)} with μ* and {_percent(wide)} with μ = {wide.momentum:g}. The rule is μ ≥ μ*: at μ* itself "
-        "both curvatures lie on the edges of the robust region, and √μ for each single step is no bound for their product."
+        f"it is {_percent(jump)} with μ* and {_percent(wide)} with μ = {wide.momentum:g}. The rule is μ ≥ μ*: at μ* "
+        "itself both curvatures lie on the edges of the robust region, and √μ for each single step is no bound for "
+        "their product."
     )
 
 
@@ -145,25 +146,22 @@ def _row(one: Descent) -> list[float]:
 
 
 def _draw(found: dict[str, list[Descent]]) -> Figure | None:
-    toy, paths, shares = panels(3, 3, (13.5, 4.4))
+    toy, shares, *paths = panels(4, 2, (10.0, 7.8))
     _draw_toys(toy)
-    labelled(paths, f"|x_t| from x_0 = {_START:g}", "update t", "|x_t|", yscale="log")
-    for index, (name, number) in enumerate([("smooth", 0), ("smooth", 3), ("abrupt", 0), ("abrupt", 3)]):
-        one = found[name][number]
-        label = f"{name}, μ = {one.momentum:.3g}"
-        paths.plot(np.maximum(one.sizes[:, 0], 1e-20), color=COLOURS[index], linewidth=1.2, label=label)
-    for one in (found["smooth"][0], found["smooth"][3]):
-        line = _START * math.sqrt(one.momentum) ** np.arange(_UPDATES + 1)
-        paths.plot(line, color=GREY, linestyle="--", linewidth=1.5)
-    paths.plot([], [], color=GREY, linestyle="--", label="√μ^t")
-    paths.set_ylim(1e-16, 1e6)
     labelled(shares, "Starts that converge at √μ", "momentum μ", "share of starts")
     for index, (name, group) in enumerate(found.items()):
-        shares.plot(
-            [one.momentum for one in group], [one.share for one in group], "o-", color=COLOURS[index], label=name
-        )
+        points = [one.momentum for one in group], [one.share for one in group]
+        shares.plot(*points, "o-", color=COLOURS[index], label=name)
     shares.axvline(tuned(), color=GREY, linestyle=":", label="μ*")
-    for panel in (toy, paths, shares):
+    for panel, (name, group) in zip(paths, found.items(), strict=True):
+        labelled(panel, f"{name.capitalize()}: |x_t| from x_0 = {_START:g}", "update t", "|x_t|", yscale="log")
+        for index, one in enumerate((group[0], group[3])):
+            colour = COLOURS[index + 2]
+            panel.plot(one.sizes[:, 0], color=colour, linewidth=1.2, label=f"μ = {one.momentum:.3g}")
+            theory = _START * math.sqrt(one.momentum) ** np.arange(_UPDATES + 1)
+            panel.plot(theory, color=colour, linestyle="--", linewidth=1.5, label="√μ^t")
+        panel.set_ylim(1e-16, 1e6)
+    for panel in (toy, shares, *paths):
         legend(panel, fontsize=9)
     return toy.get_figure(root=True)
 
@@ -176,7 +174,7 @@ def _draw_toys(panel: Axes) -> None:
         slope = TOYS[name](x) * x
         f = np.concatenate([[0.0], np.cumsum(0.5 * (slope[1:] + slope[:-1]) * np.diff(x))])
         both = np.concatenate([-x[::-1], x]), np.concatenate([f[::-1], f])
-        panel.plot(*both, color=COLOURS[2 * index], label=name)
+        panel.plot(*both, color=COLOURS[index], label=name)
 
 
 def _cost(scale: Scale) -> str:
