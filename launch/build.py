@@ -19,6 +19,7 @@ from psserver import (
     load_checkpoint,
 )
 from psserver.errors import CheckpointError
+from psserver.rules import state_vectors
 from tuner import build as build_tuner
 from worker import Task, load_task
 from worker.layout import Layout
@@ -67,7 +68,7 @@ def make_server(
     if run_dir is None:
         return server, None
     try:
-        vectors = 4 if experiment.rule.name == "momentum_sgd" else 6
+        vectors = 4 + state_vectors(experiment.rule)
         size = 4 * (vectors * model.parameters.size + model.buffers.size) + (1 << 20)
         return server, Checkpoints(run_dir / "checkpoints", experiment.checkpoint, size)
     except BaseException:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import click
 
+from launch.cli_lab import LABORATORY
 from launch.cli_look import LOOKING
 from launch.cli_run import RUNNING
 
@@ -21,7 +22,7 @@ def commands() -> None:
     """
 
 
-for _command in (*RUNNING, *LOOKING):
+for _command in (*RUNNING, *LABORATORY, *LOOKING):
     commands.add_command(_command)
 
 
