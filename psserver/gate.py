@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +28,8 @@ class Gate:
     Bounded staleness s: a worker starts at version t only if, for each gradient under way (its own among them,
     n in all) that was started at v, t − v + n − 1 ≤ s: even if every other gradient arrives first, none is then
     staler than s. Synchronous: work starts once all workers are there, and a round closes when nobody computes.
+    `computing` gives the versions at which workers compute; it is asked only where that matters, so that thousands of
+    workers without a bound cost nothing here.
     """
 
     def __init__(self, options: ServerOptions, workers: int) -> None:
@@ -54,15 +56,15 @@ class Gate:
         """Add a push to the round."""
         self._round[contribution.arrival.worker] = contribution
 
-    def close_round(self, computing: Sequence[int]) -> list[Contribution]:
+    def close_round(self, computing: Callable[[], Sequence[int]]) -> list[Contribution]:
         """The contributions in the order of worker numbers, if nobody computes any more; else nothing."""
-        if not self._round or computing:
+        if not self._round or computing():
             return []
         closed = [self._round[number] for number in sorted(self._round)]
         self._round = {}
         return closed
 
-    def next_ready(self, version: int, computing: Sequence[int]) -> Member | None:
+    def next_ready(self, version: int, computing: Callable[[], Sequence[int]]) -> Member | None:
         """Take the next member out that may start at `version` beside those computing at these versions."""
         if self._missing and len(self._queue) >= self._missing:
             self._missing = 0
@@ -78,11 +80,11 @@ class Gate:
         waiting, self._queue = self._queue, []
         return waiting
 
-    def _within_bound(self, version: int, computing: Sequence[int]) -> bool:
+    def _within_bound(self, version: int, computing: Callable[[], Sequence[int]]) -> bool:
         if self._bound is None:
             return True
-        oldest = min([*computing, version])
-        return version - oldest + len(computing) <= self._bound
+        under_way = computing()
+        return version - min([*under_way, version]) + len(under_way) <= self._bound
 
 
 def mean_gradient(contributions: Sequence[Contribution]) -> Tensor:

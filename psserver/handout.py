@@ -71,7 +71,7 @@ class Handout:
     def _let_go(self, end: Stop | None) -> None:
         if end is not None:
             self._due.update({member.key: end for member in self._gate.take_all()})
-        while (member := self._gate.next_ready(self._trajectory.version, self.computing())) is not None:
+        while (member := self._gate.next_ready(self._trajectory.version, self.computing)) is not None:
             self._due[member.key] = self._hand_out(member, final=False)
 
     def _hand_out(self, member: Member, *, final: bool) -> Parameters:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -69,7 +70,7 @@ class Intake:
         self._gate.contribute(Contribution(arrival, push.loss, gradient))
         return None
 
-    def close_round(self, computing: list[int]) -> Refusal | None:
+    def close_round(self, computing: Callable[[], Sequence[int]]) -> Refusal | None:
         """Make the synchronous update, once nobody computes any more."""
         closed = self._gate.close_round(computing)
         if not closed:

@@ -97,19 +97,19 @@ class Members:
     def __init__(self, heartbeat_timeout: float) -> None:
         self._timeout = heartbeat_timeout
         self._by_key: dict[str, Member] = {}
-        self._workers: dict[int, Member] = {}
+        self._workers: dict[int, Member] = {}  # in the order of numbers
         self._others: dict[str, Member] = {}
         self._steps: dict[int, int] = {}
 
     def __iter__(self) -> Iterator[Member]:
         """Workers by number, then the others."""
-        yield from (self._workers[number] for number in sorted(self._workers))
+        yield from self._workers.values()
         yield from self._others.values()
 
     @property
     def workers(self) -> list[Member]:
         """Every worker that ever joined, by number."""
-        return [self._workers[number] for number in sorted(self._workers)]
+        return list(self._workers.values())
 
     def find(self, key: str) -> Member | None:
         """The member behind a connection, if it takes part."""
@@ -127,7 +127,10 @@ class Members:
             member = self._workers.get(number)
             if member is None:
                 member = Member(number, "worker", key, hello, now, step=self._steps.get(number, 0))
+                in_order = not self._workers or number > next(reversed(self._workers))
                 self._workers[number] = member
+                if not in_order:
+                    self._workers = dict(sorted(self._workers.items()))
         else:
             self._others = {k: m for k, m in self._others.items() if m.present or k == key}
             taken = {m.number for m in self._others.values()}

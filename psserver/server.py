@@ -269,7 +269,7 @@ class ParameterServer:
         """Make the synchronous update if it is due; see whether the run is complete."""
         if self._over:
             return
-        if self._intake.close_round(self._handout.computing()) is not None:
+        if self._intake.close_round(self._handout.computing) is not None:
             self.stop("failed", "diverged: the mean of finite gradients is not finite")
         elif self.version >= self.plan.updates:
             self.phase = "draining"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,20 +45,23 @@ class Trajectory:
     def __init__(self, initial: NDArray[np.float32], *, version: int, slots: int, directory: Path | None) -> None:
         self._size = initial.size
         self._directory = directory
-        self._slots: list[VersionSlot] = []
+        self._slots: set[VersionSlot] = set()
+        self._free: list[tuple[int, int, VersionSlot]] = []  # a heap by version; what was held again since is skipped
+        self._freed = itertools.count()
         if directory is not None:
             require_room(directory, self._size, max(slots, 3))
         try:
-            for _ in range(max(slots, 3)):
-                self._add_slot(directory)
+            reserved = [self._add_slot(directory) for _ in range(max(slots, 3))]
         except BaseException:
             self.close()
             raise
-        first = self._slots[0]
+        first, *others = reserved
         first.values[:] = initial
         self._by_version: dict[int, VersionSlot] = {}
         self.current = self.previous = first
         self._publish(first, version)
+        for slot in others:
+            self._offer(slot)
 
     @property
     def version(self) -> int:
@@ -85,14 +90,11 @@ class Trajectory:
         slot = self._by_version[version]
         slot.holders -= 1
         slot.retired = slot.retired or unread
+        self._offer(slot)
 
     def next_slot(self) -> VersionSlot:
-        """Memory for version + 1: the oldest version that nobody holds, never the newest two."""
-        free = [s for s in self._slots if s.holders == 0 and s is not self.current and s is not self.previous]
-        for slot in [s for s in free if s.retired]:
-            self._drop(slot)
-        usable = [s for s in free if not s.retired]
-        slot = min(usable, key=lambda s: s.version) if usable else self._one_more()
+        """Memory for version + 1, to be committed: the oldest version that nobody holds, never the newest two."""
+        slot = self._oldest_free() or self._one_more()
         self._by_version.pop(slot.version, None)
         slot.version = -1
         if slot.segment is not None:
@@ -101,9 +103,9 @@ class Trajectory:
 
     def commit(self, slot: VersionSlot) -> None:
         """Make what was written into `slot` the newest version."""
-        previous = self.current
-        self._publish(slot, previous.version + 1)
-        self.previous = previous
+        before, self.previous = self.previous, self.current
+        self._publish(slot, self.previous.version + 1)
+        self._offer(before)
 
     def restore_previous(self, values: NDArray[np.float32]) -> None:
         """Put x_{t−1} beside a restored x_t, so that the first update goes on with its momentum."""
@@ -128,6 +130,22 @@ class Trajectory:
         self._by_version[version] = slot
         self.current = slot
 
+    def _offer(self, slot: VersionSlot) -> None:
+        """Let the memory be used again if nobody holds the version and it is none of the newest two."""
+        if slot.holders or slot is self.current or slot is self.previous:
+            return
+        if slot.retired:
+            self._drop(slot)
+        else:
+            heapq.heappush(self._free, (slot.version, next(self._freed), slot))
+
+    def _oldest_free(self) -> VersionSlot | None:
+        while self._free:
+            version, _, slot = heapq.heappop(self._free)
+            if slot.version == version and not slot.holders and slot in self._slots:
+                return slot
+        return None
+
     def _one_more(self) -> VersionSlot:
         """A slot beyond those reserved at the start: in private memory (sent as frames) when the shared is used up."""
         try:
@@ -142,11 +160,11 @@ class Trajectory:
         else:
             segment = Segment.create(directory, self._size)
             slot = VersionSlot(segment.values, segment)
-        self._slots.append(slot)
+        self._slots.add(slot)
         return slot
 
     def _drop(self, slot: VersionSlot) -> None:
-        self._slots.remove(slot)
+        self._slots.discard(slot)
         self._by_version.pop(slot.version, None)
         if slot.segment is not None:
             slot.segment.close()

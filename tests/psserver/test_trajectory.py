@@ -61,6 +61,20 @@ def test_a_version_that_is_held_stays_as_it_is(make: Make) -> None:
     assert trajectory.slots == 4, "one was added while it was held; it is used again, not given back"
 
 
+def test_a_version_that_is_held_again_while_its_memory_is_free_stays_too(make: Make) -> None:
+    trajectory = make(slots=5)
+    advance(trajectory, 3)
+    for _ in range(3):
+        trajectory.hold(1)
+        trajectory.release(1)
+    trajectory.hold(1)
+    advance(trajectory, 10)
+    assert trajectory.values(1).tolist() == [1.0] * 4
+    trajectory.release(1)
+    advance(trajectory, 10)
+    assert (trajectory.at(1), trajectory.slots) == (None, 5)
+
+
 def test_memory_that_a_lost_reader_may_still_read_is_never_used_again(make: Make) -> None:
     trajectory = make()
     advance(trajectory, 2)
