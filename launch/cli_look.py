@@ -10,11 +10,12 @@ import click
 @click.command()
 @click.argument("run_dirs", nargs=-1, required=True, type=click.Path(path_type=Path, file_okay=False, exists=True))
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Default: report.html in the first run.")
-def report(run_dirs: tuple[Path, ...], out: Path | None) -> None:
-    """Write one HTML page of a run, or comparing several."""
+@click.option("--csv", is_flag=True, help="Also write every value, as NAME.csv, NAME-pushes.csv, NAME-evaluations.csv.")
+def report(run_dirs: tuple[Path, ...], out: Path | None, csv: bool) -> None:
+    """Write one HTML page of a run, or comparing several, that can be explored; and its curves as a PNG."""
     from launch.report import report as write
 
-    click.echo(write(run_dirs, out))
+    click.echo(write(run_dirs, out, csv))
 
 
 @click.command()

@@ -21,6 +21,21 @@ _MOST_MARKS = 40
 
 
 @dataclass(frozen=True)
+class Pushes:
+    """The pushes of a run, each array [pushes].
+
+    update: the one it helped to make, or the newest one when it was refused.   seconds: when that was made.
+    staleness: updates between the version it was computed at and its use.   refused: why, None when it was applied.
+    """
+
+    update: Numbers
+    seconds: Numbers
+    worker: Numbers
+    staleness: Numbers
+    refused: tuple[str | None, ...]
+
+
+@dataclass(frozen=True)
 class History:
     """One run's records. What was not measured is NaN in every array.
 
@@ -30,6 +45,7 @@ class History:
     path: Path
     name: str
     rows: tuple[dict[str, Any], ...]
+    arrivals: tuple[dict[str, Any], ...]
     evaluations: tuple[dict[str, Any], ...]
     events: tuple[dict[str, Any], ...]
     written: dict[str, Any]
@@ -49,10 +65,44 @@ class History:
         """Whether the run came to write its summary."""
         return bool(self.written)
 
-    def evaluation(self, name: str) -> tuple[Numbers, Numbers]:
-        """Updates and values at which the evaluator reported `name`."""
+    def evaluation(self, name: str) -> tuple[Numbers, Numbers, Numbers]:
+        """Updates and seconds at which the evaluator reported `name`, and its values, each [evaluations]."""
         found = [row for row in self.evaluations if isinstance(row.get(name), int | float)]
-        return _floats(row.get("update") for row in found), _floats(row.get(name) for row in found)
+        updates, seconds, values = (_floats(row.get(key) for row in found) for key in ("update", "seconds", name))
+        return updates, seconds, values
+
+    @cached_property
+    def judged(self) -> tuple[dict[str, Any], ...]:
+        """A row for every push that was judged; of a run that kept no arrivals, for the updates of single workers."""
+        return self.arrivals or tuple(row for row in self.rows if row.get("worker") is not None)
+
+    @cached_property
+    def pushes(self) -> Pushes:
+        """Every push that was judged, in order."""
+        rows = self.judged
+        update, worker, version = (_floats(row.get(name) for row in rows) for name in ("update", "worker", "version"))
+        refused = tuple(row.get("refused") for row in rows)
+        applied = np.array([code is None for code in refused], dtype=bool)
+        return Pushes(
+            update=update,
+            seconds=self.seconds_at(update),
+            worker=worker,
+            staleness=update - version - applied,
+            refused=refused,
+        )
+
+    @cached_property
+    def knows_refused(self) -> bool:
+        """Whether the arrivals tell of refused pushes; those of older runs do not."""
+        return any("refused" in row for row in self.arrivals)
+
+    def seconds_at(self, update: Numbers) -> Numbers:
+        """Seconds at which an update was made; the first one's before it, the last one's after it."""
+        return np.interp(update, self.updates, self.column("seconds")) if len(self.rows) else np.zeros(len(update))
+
+    def update_at(self, seconds: Numbers) -> Numbers:
+        """The update that was the newest one then, between two updates a fraction."""
+        return np.interp(seconds, self.column("seconds"), self.updates) if len(self.rows) else np.zeros(len(seconds))
 
     @cached_property
     def evaluated(self) -> tuple[str, ...]:
@@ -65,7 +115,7 @@ class History:
         seconds = _floats(event.get("seconds") for event in self.events if event.get("kind") == kind)
         if not len(seconds) or not len(self.rows) or len(seconds) > _MOST_MARKS:
             return np.empty(0)
-        return np.interp(seconds, self.column("seconds"), self.updates)
+        return self.update_at(seconds)
 
     @cached_property
     def summary(self) -> dict[str, Any]:
@@ -89,7 +139,7 @@ class History:
 
     def _best(self) -> float | None:
         for name, best in (("accuracy", np.max), ("loss", np.min)):
-            values = self.evaluation(name)[1]
+            values = self.evaluation(name)[2]
             if len(values):
                 return float(best(values))
         return None
@@ -109,6 +159,7 @@ def load_history(path: Path, name: str | None = None) -> History:
         path=path,
         name=name or path.resolve().name,
         rows=tuple(row for row in read_rows(places.metrics) if isinstance(row.get("update"), int)),
+        arrivals=tuple(row for row in read_rows(places.arrivals) if isinstance(row.get("update"), int)),
         evaluations=tuple(read_rows(places.evaluations)),
         events=tuple(read_rows(places.events)),
         written=read_summary(places.summary),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import random
 import re
 from html.parser import HTMLParser
@@ -14,39 +12,20 @@ import numpy as np
 import pytest
 
 from launch.experiment import load_experiment
-from launch.figures import PANELS, panel_svg
 from launch.history import load_histories, load_history, smoothed
-from launch.report import differences, report, summary_shown
+from launch.report import report
+from launch.report.pictures import PANELS, panel_svg
+from launch.report.tables import differences, summary_shown
 from psserver.errors import ConfigurationError
+from tests.launch.records import row, write_run
 
 MINUS = "−"
 
 
-def row(update: int, **changes: Any) -> dict[str, Any]:
-    usual = {
-        "update": update, "seconds": 0.03 * update, "worker": update % 16, "version": max(0, update - 16),
-        "staleness": min(update - 1, 15), "loss": 2 * math.exp(-update / 200) + 0.1, "gradient_norm": 1.0,
-        "learning_rate": 0.05, "momentum": -0.2, "target_momentum": 0.9, "total_momentum": 0.8,
-    }  # fmt: skip
-    return usual | changes
-
-
 @pytest.fixture
 def make(tmp_path: Path) -> Any:
-    def make(name: str, rows: list[dict[str, Any]], *settings: str, finished: bool = True) -> Path:
-        folder = tmp_path / name
-        folder.mkdir(parents=True)
-        load_experiment("quadratic", settings).write(folder / "experiment.toml")
-        lines = "".join(json.dumps(one) + "\n" for one in rows)
-        (folder / "metrics.jsonl").write_text(lines + ("" if finished else '{"update": 9'))
-        events = [{"seconds": 1.0, "kind": "lost", "worker": 3, "text": "worker 3 lost: <b>\x1bkilled</b>"}]
-        (folder / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
-        evaluations = [{"update": one, "seconds": 1.0, "loss": 1 / one, "accuracy": 0.9} for one in (100, 200)]
-        (folder / "evaluations.jsonl").write_text("".join(json.dumps(one) + "\n" for one in evaluations))
-        if finished:
-            summary = {"updates": len(rows), "seconds": 9.0, "final_train_loss": 0.1, "reason": "done"}
-            (folder / "summary.json").write_text(json.dumps(summary))
-        return folder
+    def make(name: str, rows: list[dict[str, Any]], *settings: str, **more: Any) -> Path:
+        return write_run(tmp_path / name, rows, *settings, **more)
 
     return make
 
@@ -62,7 +41,7 @@ class Links(HTMLParser):
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         self.loaded += [value or "" for name, value in attributes if name in ("src", "href")]
-        if tag not in ("meta", "img", "link", "br"):
+        if tag not in ("meta", "img", "link", "br", "input"):
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
@@ -75,7 +54,9 @@ def test_a_report_is_one_page_that_loads_nothing(make: Any) -> None:
     assert len(links.loaded) == len(PANELS)
     assert all(link.startswith("data:") for link in links.loaded)
     assert links.open == []
-    assert not re.search(r"url\(|@import|<script|<iframe", page.read_text())
+    own = re.sub(r"<script>.*?</script>", "", page.read_text(), flags=re.DOTALL)
+    assert not re.search(r"url\(|@import|<iframe", own)
+    assert "default-src 'none'" in own
 
 
 def test_the_picture_lies_beside_the_page(make: Any) -> None:
@@ -85,9 +66,11 @@ def test_the_picture_lies_beside_the_page(make: Any) -> None:
 
 
 def test_words_of_a_run_cannot_become_markup(make: Any) -> None:
-    text = report([make("run", [row(1)])]).read_text()
-    assert "&lt;b&gt; killed&lt;/b&gt;" in text
-    assert "<b>" not in text
+    text = report([make("<b>run & co", [row(1)])]).read_text()
+    own = re.sub(r"<script>.*?</script>", "", text, flags=re.DOTALL)
+    assert "&lt;b&gt; killed&lt;/b&gt;" in own
+    assert "&lt;b&gt;run &amp; co" in own
+    assert "<b>" not in own
 
 
 def test_a_killed_run_is_told_from_its_rows(make: Any) -> None:
@@ -133,7 +116,7 @@ def test_several_runs_are_laid_over_each_other_with_what_differs(make: Any, tmp_
     paths = [make(f"gain-{gain}", [row(1), row(2)], f"tuner.gain={gain}") for gain in (0.01, 0.1)]
     runs = load_histories(paths)
     assert differences(runs) == {"tuner.gain": ["0.01", "0.1"]}
-    assert "gain-0.01" in panel_svg(PANELS["loss"], runs)
+    assert "gain-0.01" in panel_svg(PANELS["Training loss over updates"], runs)
     page = report(paths, tmp_path / "out" / "both.html")
     assert (page, page.with_suffix(".png").is_file()) == (tmp_path / "out" / "both.html", True)
 

@@ -1,4 +1,4 @@
-"""The figures of a report: one panel each, for one run or for several over each other."""
+"""A report as a still picture: one panel a quantity, for one run or for several over each other."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from launch.history import History, Numbers, smoothed
+from launch.report.smoothing import smoothing
 
 # Okabe and Ito's palette: told apart with any colour vision, and in grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -51,19 +52,19 @@ def draw_loss(axes: Axes, runs: Sequence[History]) -> None:
         loss = run.column("loss")
         if len(runs) == 1:
             _shade(axes, run.updates, loss, COLOURS[0])
-        curves.append(smoothed(loss, _window(runs)))
+        curves.append(smoothed(loss, smoothing(runs).usual))
         _line(axes, run.updates, curves[-1], index, run.name if len(runs) > 1 else "smoothed")
     if len(runs) == 1:
         _mark(axes, runs[0])
     _fit(axes, curves, [run.column("loss") for run in runs])
-    _finish(axes, "Training loss", f"smoothed over {_window(runs)} updates", runs)
+    _finish(axes, "Training loss", f"smoothed over {smoothing(runs).usual} updates", runs)
 
 
 def draw_loss_in_time(axes: Axes, runs: Sequence[History]) -> None:
     """Smoothed training loss against seconds: the same curves as a stop watch sees them."""
     curves = []
     for index, run in enumerate(runs):
-        curves.append(smoothed(run.column("loss"), _window(runs)))
+        curves.append(smoothed(run.column("loss"), smoothing(runs).usual))
         _line(axes, run.column("seconds"), curves[-1], index, run.name)
     _fit(axes, curves, curves)
     _finish(axes, "Training loss in time", "", runs, "seconds")
@@ -76,7 +77,7 @@ def draw_momentum(axes: Axes, runs: Sequence[History]) -> None:
         for name, label, own, dash in (*kinds, ("momentum", "algorithmic", ALGORITHMIC, "--")):
             values = run.column(name)
             if name == "total_momentum":
-                values = smoothed(values, _window(runs))
+                values = smoothed(values, smoothing(runs).usual)
             colour = own if len(runs) == 1 else COLOURS[index % len(COLOURS)]
             x, y = _thinned(run.updates, values)
             axes.plot(x, y, color=colour, linestyle=dash, label=label if index == 0 else None)
@@ -126,7 +127,7 @@ def draw_evaluation(axes: Axes, runs: Sequence[History]) -> None:
     names = {name: None for run in runs for name in run.evaluated}
     name = "accuracy" if "accuracy" in names else next(iter(names), "")
     for index, run in enumerate(runs):
-        x, y = run.evaluation(name)
+        x, _, y = run.evaluation(name)
         style: dict[str, Any] = {"marker": "o", "markersize": 3.5} if len(x) < 80 else {}
         _line(axes, x, y, index, run.name, **style)
     _finish(axes, f"Evaluation: {name}" if name else "Evaluation", "", runs)
@@ -135,13 +136,14 @@ def draw_evaluation(axes: Axes, runs: Sequence[History]) -> None:
 
 
 PANELS: dict[str, Panel] = {
-    "loss": draw_loss,
-    "momentum": draw_momentum,
-    "learning-rate": draw_learning_rate,
-    "staleness": draw_staleness,
-    "evaluation": draw_evaluation,
-    "loss-in-time": draw_loss_in_time,
+    "Training loss over updates": draw_loss,
+    "Target, total and algorithmic momentum over updates": draw_momentum,
+    "Learning rate over updates": draw_learning_rate,
+    "Histogram of staleness": draw_staleness,
+    "Evaluation over updates": draw_evaluation,
+    "Training loss over seconds": draw_loss_in_time,
 }
+"""What each panel shows -> how it is drawn."""
 
 
 def panel_svg(panel: Panel, runs: Sequence[History]) -> str:
@@ -167,11 +169,6 @@ def sheet_png(runs: Sequence[History]) -> bytes:
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
-
-
-def _window(runs: Sequence[History]) -> int:
-    """A fiftieth of the longest run, at most a thousand updates; the same for all runs of a figure."""
-    return min(1000, max(1, max((len(run.rows) for run in runs), default=0) // 50))
 
 
 def _line(axes: Axes, x: Numbers, y: Numbers, index: int, label: str, **style: Any) -> None:
