@@ -53,6 +53,9 @@ class Journal:
         self.progress.applied += len(arrivals)
         self.progress.update(row)
         self._record.update(row, arrivals)
+        if update.clamped is not None and self.progress.clamp(update.clamped) == 1:
+            option = "tuner.momentum_min" if update.clamped == "low" else "tuner.momentum_max"
+            self.event("clamped", None, f"update {update.version}: the loop asks for a momentum beyond {option}")
 
     def refuse(self, update: int, version: int, arrival: Arrival, code: str) -> None:
         """A push computed at `version` was refused when `update` was the newest version."""

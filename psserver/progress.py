@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -36,6 +36,7 @@ class Progress:
 
     def __init__(self) -> None:
         self.applied = self.rejected = self.late = self.repeated = self.lost = 0
+        self.clamped_low = self.clamped_high = 0
         self.last: UpdateRow | None = None
         self.evaluation: dict[str, float] = {}
         self.evaluated_at: int | None = None
@@ -74,6 +75,14 @@ class Progress:
         """One push came after the end of the run."""
         self.rejected += 1
         self.late += 1
+
+    def clamp(self, end: Literal["low", "high"]) -> int:
+        """The loop's clamp held the momentum at this end; returns how often by now."""
+        if end == "low":
+            self.clamped_low += 1
+            return self.clamped_low
+        self.clamped_high += 1
+        return self.clamped_high
 
     def evaluate(self, version: int, values: dict[str, float]) -> None:
         """Take in what an evaluator found; the best is the highest accuracy, else the lowest loss."""
@@ -118,6 +127,8 @@ class Progress:
             "last_eval_update": self.evaluated_at,
             "momentum_min": self._momentum_min,
             "momentum_final": self.last.momentum if self.last else None,
+            "updates_clamped_low": self.clamped_low,
+            "updates_clamped_high": self.clamped_high,
             "learning_rate_final": self.last.learning_rate if self.last else None,
             "mean_staleness": self._staleness_sum / self._staleness_count if self._staleness_count else None,
             "mean_total_momentum": self._total_sum / self._total_count if self._total_count else None,

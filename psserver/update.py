@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -18,6 +18,10 @@ BLOCK = 65_536  # float32 values: the arrays that one block of an update touches
 
 class Tuning(Protocol):
     """What an update asks of a tuner; `tuner.Tuner` is the one there is."""
+
+    @property
+    def clamped(self) -> Literal["low", "high"] | None:
+        """At which end the loop's clamp held μ back at the last measurement."""
 
     def look(self, block: slice, gradient: Tensor) -> None:
         """Take sums over one block of the gradient."""
@@ -40,11 +44,18 @@ class Tuning(Protocol):
 
 @dataclass(frozen=True)
 class Update:
-    """What one update did: the version it made, what the tuner chose, the total momentum it then measured."""
+    """What one update did.
+
+    version:        the version it made.
+    settings:       what the tuner chose.
+    total_momentum: what it measured afterwards.
+    clamped:        at which end, if any, the clamp then held the momentum of the next update back.
+    """
 
     version: int
     settings: Settings
     total_momentum: float | None
+    clamped: Literal["low", "high"] | None = None
 
 
 class Updater:
@@ -83,7 +94,8 @@ class Updater:
         applied = self._applied_sample(gradient, x, settings)
         self.trajectory.commit(slot)
         self._newest = self.trajectory.version, self.tuner.record(self.trajectory.version, new)
-        return Update(self.trajectory.version, settings, self.tuner.measure(computed_at, applied))
+        total_momentum = self.tuner.measure(computed_at, applied)
+        return Update(self.trajectory.version, settings, total_momentum, self.tuner.clamped)
 
     def _with_decay(self, gradient: Tensor, x: Tensor) -> Iterator[tuple[slice, Tensor]]:
         """Blocks of g + λx; of g itself, without a copy, when there is no weight decay."""

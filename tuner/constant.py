@@ -41,10 +41,6 @@ class Constant:
     def absorb(self, block: slice, gradient: Tensor) -> None:
         """Keep nothing."""
 
-    def abandon(self) -> None:
-        """Forget a gradient that was looked at but not decided about."""
-        self._sums.clear()
-
     def state_dict(self) -> State:
         """How many updates were made."""
         return {"count": self._count}

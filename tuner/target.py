@@ -51,9 +51,6 @@ class Target(Protocol):
     def absorb(self, block: slice, gradient: Tensor) -> None:
         """Take one block of the same gradient (still unclipped) into the running averages."""
 
-    def abandon(self) -> None:
-        """Forget a gradient that was looked at but not decided about."""
-
     def state_dict(self) -> State:
         """Everything that a bit-exact continuation needs; shares no memory with the target."""
 

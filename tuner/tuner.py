@@ -79,10 +79,6 @@ class Tuner:
         """Take one block of the same gradient, not yet scaled, into the running averages."""
         self.target.absorb(block, gradient)
 
-    def abandon(self) -> None:
-        """Forget a gradient that was looked at but not decided about."""
-        self.target.abandon()
-
     def record(self, version: int, parameters: Tensor) -> Tensor:
         """Remember the sampled coordinates of a version [N], made with the settings last decided; returns them [K]."""
         sampled = self.estimator.sample(parameters)

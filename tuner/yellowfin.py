@@ -100,10 +100,6 @@ class YellowFinTarget:
         else:
             e.mul_(self._beta).add_(gradient, alpha=rest * self._scale)
 
-    def abandon(self) -> None:
-        """Forget a gradient that was looked at but not decided about."""
-        self._sums.clear()
-
     def extend(self, count: int) -> None:
         """Append `count` parameters, whose gradients so far were zero."""
         self._size += count

@@ -129,13 +129,16 @@ def make_server(clock: Clock, rows: Rows) -> Iterator[ServerFactory]:
         learning_rate: float = 0.125,
         momentum: float = 0.5,
         resume: dict[str, Any] | None = None,
+        tuner: TunerOptions | None = None,
         **options: Any,
     ) -> ParameterServer:
-        tuner = TunerOptions(target="constant", learning_rate=learning_rate, momentum=momentum, loop="open", sample=0)
+        constant = TunerOptions(
+            target="constant", learning_rate=learning_rate, momentum=momentum, loop="open", sample=0
+        )
         server = ParameterServer(
             Model(np.arange(SIZE, dtype=np.float32), np.zeros(2, np.float32), "L"),
             Plan(updates, workers, 7),
-            build(tuner, SIZE, updates, 7),
+            build(tuner or constant, SIZE, updates, 7),
             rule,
             ServerOptions(**{"shared_memory": False, **options}),
             rows,

@@ -8,6 +8,8 @@ import math
 import pytest
 
 from psserver.progress import Progress, UpdateRow
+from tests.psserver.conftest import Rows, ServerFactory, Talker
+from tuner import TunerOptions
 
 
 def row(
@@ -80,3 +82,20 @@ def test_a_checkpoint_carries_all_of_it() -> None:
     assert back.summary() == made.summary()
     assert (back.loss, back.rate(31.0), back.staleness()) == (made.loss, made.rate(31.0), made.staleness())
     assert back.last == made.last
+
+
+def test_a_loop_that_asks_for_more_than_its_clamp_allows_is_told_of_once_and_counted(
+    make_server: ServerFactory, rows: Rows
+) -> None:
+    tuner = TunerOptions(target="constant", momentum=0.0, loop="closed", estimator="lag", gain=0.5, momentum_min=-0.2)
+    server = make_server(tuner=tuner)
+    fast, slow = Talker(server, "f"), Talker(server, "s")
+    for worker in (fast, slow):
+        worker.pull()
+    for _ in range(4):
+        fast.push()
+        slow.push()
+    told = [text for kind, _, text in rows.events if kind == "clamped"]
+    assert told == ["update 3: the loop asks for a momentum beyond tuner.momentum_min"]
+    assert server.summary()["updates_clamped_low"] == 6
+    assert server.summary()["updates_clamped_high"] == 0

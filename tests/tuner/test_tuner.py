@@ -100,13 +100,6 @@ def test_a_bad_gradient_leaves_the_tuner_as_it_was() -> None:
     assert first.step() == second.step()
 
 
-def test_an_abandoned_gradient_leaves_the_tuner_as_it_was() -> None:
-    first, second = (Run(build(TunerOptions(), SIZE, 10, 0)) for _ in range(2))
-    first.tuner.look(slice(0, SIZE), torch.ones(SIZE))
-    first.tuner.abandon()
-    assert first.step() == second.step()
-
-
 @given(st.sampled_from(TARGETS), st.sampled_from(["open", "closed"]), st.integers(0, 12), st.integers(0, 3))
 @settings(deadline=None, max_examples=40)
 def test_a_restored_tuner_continues_bit_exactly(target: Any, loop: Any, steps: int, delay: int) -> None:

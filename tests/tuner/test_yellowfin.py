@@ -152,14 +152,6 @@ def test_a_gradient_that_is_not_finite_leaves_no_trace(bad: float) -> None:
     assert feed(target, gradient) == feed(untouched, gradient)
 
 
-def test_an_abandoned_gradient_leaves_no_trace() -> None:
-    target, untouched = YellowFinTarget(SIZE), YellowFinTarget(SIZE)
-    gradient = gradients(1.0, 1)[0]
-    target.look(slice(0, SIZE), gradient * 5)
-    target.abandon()
-    assert feed(target, gradient) == feed(untouched, gradient)
-
-
 def test_deciding_without_looking_is_refused() -> None:
     with pytest.raises(RuntimeError, match="look"):
         YellowFinTarget(SIZE).decide()
