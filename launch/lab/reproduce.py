@@ -10,30 +10,28 @@ from typing import Any
 
 import orjson
 
+from launch.lab.asynchronous import ASYNC_ADAM, ASYNC_CIFAR100
 from launch.lab.facts import estimate, hardware, software
 from launch.lab.finding import Finding, Lab, Reproduction, Scale, section, write_finding
+from launch.lab.implicit_momentum import IMPLICIT_MOMENTUM
 from launch.lab.points import Outcome, alone, cores
+from launch.lab.robust_region import ROBUST_REGION
+from launch.lab.synchronous import REPRODUCTIONS as SYNCHRONOUS
+from launch.lab.two_curvatures import TWO_CURVATURES
+from launch.lab.workers import WORKERS_FIGURE
 from launch.numbers import duration
 from psserver.errors import ConfigurationError, DataError
 
-_FOUND: tuple[Reproduction, ...] = ()
-_ORDER = (
-    "robust-region",
-    "two-curvatures",
-    "lstm-rates",
-    "total-momentum",
-    "closed-loop",
-    "implicit-momentum",
-    "sync-cifar10",
-    "sync-cifar100",
-    "sync-ptb",
-    "sync-shakespeare",
-    "sync-parsing",
-    "async-cifar100",
-    "async-adam",
-    "workers",
+_ALL: tuple[Reproduction, ...] = (
+    ROBUST_REGION,
+    TWO_CURVATURES,
+    IMPLICIT_MOMENTUM,
+    *SYNCHRONOUS.values(),
+    ASYNC_CIFAR100,
+    ASYNC_ADAM,
+    WORKERS_FIGURE,
 )
-REPRODUCTIONS: dict[str, Reproduction] = {one.name: one for one in sorted(_FOUND, key=lambda r: _ORDER.index(r.name))}
+REPRODUCTIONS: dict[str, Reproduction] = {one.name: one for one in _ALL}
 """Every reproduction by its name, from theory to comparisons."""
 
 
