@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -56,6 +57,13 @@ def tensors_not_finite(layout: Layout, vector: Tensor) -> list[str]:
     """The named tensors of a flat vector [N] that hold NaN or infinity, and how many values of each do."""
     counts = ((s.name, s.size, s.size - int(torch.isfinite(s.of(vector)).sum())) for s in layout.parameters)
     return _few(f"{name}: {bad} of {size} values" for name, size, bad in counts if bad)
+
+
+def largest(layout: Layout, vector: Tensor) -> str:
+    """The largest magnitude in a flat vector [N], and in which tensor; NaN counts as the largest."""
+    sizes = {segment.name: float(segment.of(vector).abs().max()) for segment in layout.parameters if segment.size}
+    name = max(sizes, key=lambda name: math.inf if math.isnan(sizes[name]) else sizes[name])
+    return f"{sizes[name]:.3g} in {name}"
 
 
 def _few(lines: Iterator[str]) -> list[str]:

@@ -9,7 +9,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from launch.bits import differing_tensors, first_difference, same_bits, same_number, tensors_not_finite
+import torch
+
+from launch.bits import differing_tensors, first_difference, largest, same_bits, same_number, tensors_not_finite
 from launch.experiment import Experiment, load_experiment
 from launch.recompute import Computed, Recomputation
 from launch.rundir import RunDir, read_rows
@@ -45,7 +47,8 @@ class NotFinite:
 
     what:    "gradient", of `step` of `worker` computed at `version`; or "parameters", that this gradient made.
     loss:    of that step.
-    tensors: of the model that hold such values, and how many.
+    tensors: of the model that hold such values, and how many; none when it is the loss alone.
+    largest: magnitude among the parameters of `version` (of the version before, for parameters), and where.
     """
 
     what: str
@@ -55,6 +58,7 @@ class NotFinite:
     version: int
     loss: float
     tensors: tuple[str, ...]
+    largest: str
 
 
 @dataclass
@@ -137,30 +141,35 @@ class _Replay:
         version = self._again.trajectory.version
         if rows[0].update != version + 1:
             return _difference(rows, "arrivals.jsonl", "no row", f"update {version + 1} comes before this one")
+        if any(row.version > version for row in rows):
+            return _difference(rows, "version", str(rows[0].version), f"at most {version}")
         round_ = self._again.compute(rows)
         update = self._again.apply(round_)
         if update is None:
             return _difference(rows, "gradient", "finite", "not finite", self._tensors(round_[0]))
         loss = sum(c.loss for c in round_) / len(round_)
-        if self._suspect and not any(f.what == "parameters" for f in self.found.not_finite):
-            self._look_at_parameters(rows, loss)
+        current = self._again.trajectory.current.tensor
+        if self._suspect and not self._known("parameters") and not all_finite(current):
+            tensors = tensors_not_finite(self._again.layout, current)
+            previous = largest(self._again.layout, self._again.trajectory.previous.tensor)
+            self._appeared("parameters", rows, loss, tensors, previous)
         return self._compare(rows, loss, update) or self._compare_checkpoint(rows)
 
     def _refused(self, row: ArrivalRow) -> Difference | None:
         """A push that was not applied; it may be the first that was not finite."""
-        if not self._again.needs(row):
+        if not self._again.needs(row) or row.version > self._again.trajectory.version:
             return None
+        there = largest(self._again.layout, torch.from_numpy(self._again.trajectory.values(row.version)))
         (computed,) = self._again.compute([row])
         if row.refused != "not-finite":
             return None
         if self._synchronous and computed.finite:  # refused with its round, whose mean was not finite
-            clone = computed.gradient.clone()
-            self._unfinished.append(Computed(row, computed.loss, clone))
+            self._unfinished.append(Computed(row, computed.loss, computed.gradient.clone()))
             return None
         if math.isfinite(computed.loss) and not self._synchronous and self._again.apply([computed]) is not None:
             return _difference([row], "gradient", "not finite", "finite")
-        if not any(f.what == "gradient" for f in self.found.not_finite):
-            self.found.not_finite.append(_not_finite("gradient", [row], computed.loss, self._tensors(computed)))
+        if not self._known("gradient"):
+            self._appeared("gradient", [row], computed.loss, self._tensors(computed), there)
         return None
 
     def _refused_round(self) -> Difference | None:
@@ -168,11 +177,14 @@ class _Replay:
             return _difference([c.row for c in self._unfinished], "mean gradient", "not finite", "finite")
         return None
 
-    def _look_at_parameters(self, rows: list[ArrivalRow], loss: float) -> None:
-        current = self._again.trajectory.current.tensor
-        if not all_finite(current):
-            tensors = tensors_not_finite(self._again.layout, current)
-            self.found.not_finite.append(_not_finite("parameters", rows, loss, tensors))
+    def _known(self, what: str) -> bool:
+        return any(appeared.what == what for appeared in self.found.not_finite)
+
+    def _appeared(self, what: str, rows: list[ArrivalRow], loss: float, tensors: list[str], there: str) -> None:
+        worker, step = _whose(rows)
+        row = rows[0]
+        found = NotFinite(what, row.update, worker, step, row.version, loss, tuple(tensors), there)
+        self.found.not_finite.append(found)
 
     def _tensors(self, computed: Computed) -> list[str]:
         return tensors_not_finite(self._again.layout, computed.gradient)
@@ -216,15 +228,13 @@ class _Replay:
 def _difference(
     rows: list[ArrivalRow], name: str, recorded: str, recomputed: str, details: list[str] | None = None
 ) -> Difference:
-    one = rows[0] if len(rows) == 1 else None
-    worker, step = (one.worker, one.step) if one is not None else (None, None)
+    worker, step = _whose(rows)
     return Difference(rows[0].update, worker, step, rows[0].version, name, recorded, recomputed, tuple(details or ()))
 
 
-def _not_finite(what: str, rows: list[ArrivalRow], loss: float, tensors: list[str]) -> NotFinite:
-    one = rows[0] if len(rows) == 1 else None
-    worker, step = (one.worker, one.step) if one is not None else (None, None)
-    return NotFinite(what, rows[0].update, worker, step, rows[0].version, loss, tuple(tensors))
+def _whose(rows: list[ArrivalRow]) -> tuple[int | None, int | None]:
+    """Worker and step of a push; neither for a round of several."""
+    return (rows[0].worker, rows[0].step) if len(rows) == 1 else (None, None)
 
 
 def _checkpoints(folder: Path) -> dict[int, Path]:

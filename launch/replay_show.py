@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,7 +29,7 @@ def main(run_dir: Path, until: int | None = None, data_dir: Path | None = None) 
 def sentences(found: Replayed, run_dir: Path) -> Iterator[str]:
     """The report, a line each: the result, where values stopped being finite, how the run had ended, and notes."""
     if found.difference is None:
-        yield f"identical: {found.updates} updates, {found.gradients} gradients, {_states(found.checkpoints)}"
+        yield f"identical: {_count(found.updates, 'update')}, {_count(found.gradients, 'gradient')}, {_states(found)}"
     else:
         yield from _difference(found.difference)
         yield "  Bits are the same on the same hardware, with the same libraries and the same number of threads."
@@ -47,10 +46,14 @@ def sentences(found: Replayed, run_dir: Path) -> Iterator[str]:
         yield f"note: and {len(found.notes) - _MOST_NOTES} more like these"
 
 
-def _states(checkpoints: list[int]) -> str:
-    if not checkpoints:
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
+def _states(found: Replayed) -> str:
+    if not found.checkpoints:
         return "no checkpoint to compare parameters with"
-    *first, last = map(str, checkpoints)
+    *first, last = map(str, found.checkpoints)
     where = f"updates {', '.join(first)} and {last}" if first else f"update {last}"
     return f"parameters and optimizer state equal at {where}"
 
@@ -62,12 +65,16 @@ def _difference(difference: Difference) -> Iterator[str]:
 
 
 def _not_finite(appeared: NotFinite) -> Iterator[str]:
-    loss = f"loss {appeared.loss:.6g}" if math.isfinite(appeared.loss) else f"loss {appeared.loss}"
+    loss = f"loss {appeared.loss:.6g}"
     if appeared.what == "gradient":
-        yield f"first gradient that is not finite: after update {appeared.update}, {_whose(appeared)}, {loss}"
+        yield f"first push that is not finite: after update {appeared.update}, {_whose(appeared)}, {loss}"
+        yield f"    largest parameter at version {appeared.version}: {appeared.largest}"
     else:
         yield f"first parameters that are not finite: version {appeared.update}, made by {_whose(appeared)}, {loss}"
-    yield from (f"    {line}" for line in appeared.tensors or ("every value of the gradient is finite",))
+        yield f"    largest parameter one version before: {appeared.largest}"
+    yield from (
+        f"    {line}" for line in appeared.tensors or ("the loss alone: every value of the gradient is finite",)
+    )
 
 
 def _whose(found: Difference | NotFinite) -> str:

@@ -27,6 +27,7 @@ def files(run: Run) -> dict[str, bytes]:
 @pytest.mark.parametrize("staleness", ["round-robin", "memoryless", "none"])
 def test_the_same_seed_gives_the_same_bytes(staleness: Any, tmp_path: Path) -> None:
     settings = ["train.updates=120", "train.workers=5", "evaluate.every=50", "checkpoint.every=60"]
+    settings += ["task.arguments.width=4", "task.arguments.batch=8"]
     one, two = (simulate("digits_async16", tmp_path / n, staleness=staleness, settings=settings) for n in "ab")
     assert {"metrics.jsonl", "arrivals.jsonl", "summary.json"} < set(files(one))
     assert sum(name.endswith("safetensors") for name in files(one)) == 2
@@ -92,14 +93,52 @@ def test_round_robin_is_always_as_stale_as_there_are_other_workers(workers: int,
     assert [row["worker"] for row in rows] == [k % workers for k in range(100)]
 
 
-def test_memoryless_staleness_is_geometric_with_the_mean_of_the_other_workers(tmp_path: Path) -> None:
-    settings = [*CONSTANT, "train.updates=2500", "train.workers=8", "tuner.learning_rate=0.001"]
-    settings.append("task.arguments.size=20")
-    rows = simulate("quadratic", tmp_path / "run", staleness="memoryless", settings=settings).metrics
-    staleness = np.array([row["staleness"] for row in rows[200:]])
-    assert staleness.mean() == pytest.approx(7, rel=0.15)
-    assert np.mean(staleness == 0) == pytest.approx(1 / 8, abs=0.03)
-    assert np.mean(staleness >= 8) == pytest.approx((7 / 8) ** 8, abs=0.05)
+@pytest.mark.parametrize("staleness", ["gamma", "stragglers"])
+@pytest.mark.parametrize("mode", ["asynchronous", "synchronous"])
+def test_service_times_give_the_same_bytes_and_the_time_of_the_events(
+    staleness: Any, mode: str, tmp_path: Path
+) -> None:
+    settings = ["train.updates=25", "train.workers=6", f"server.mode={mode}", "task.arguments.size=20"]
+    one, two = (simulate("quadratic", tmp_path / n, staleness=staleness, settings=settings) for n in "ab")
+    assert files(one) == files(two)
+    seconds = np.diff([row["seconds"] for row in one.metrics])
+    assert (seconds > 0).all()
+    assert len(set(seconds)) == 24
+    # A round takes as long as the slowest of its workers, who needs a second, or four, on average.
+    expected = {("asynchronous", "gamma"): 1 / 6, ("asynchronous", "stragglers"): 1 / 5.25}
+    if mode == "asynchronous":
+        assert seconds.mean() == pytest.approx(expected[mode, staleness], rel=0.4)
+    else:
+        assert seconds.mean() > (4.0 if staleness == "stragglers" else 1.0)
+
+
+@pytest.mark.parametrize("staleness", ["memoryless", "stragglers"])
+def test_a_trace_repeats_the_recorded_run(staleness: Any, tmp_path: Path) -> None:
+    settings = ["train.updates=80", "train.workers=5", "task.arguments.size=20"]
+    recorded = simulate("quadratic", tmp_path / "recorded", staleness=staleness, settings=settings)
+    settings.append(f"simulate.trace={recorded.path}")
+    traced = simulate("quadratic", tmp_path / "traced", staleness="trace", settings=settings)
+    assert (traced.path / "arrivals.jsonl").read_bytes() == (recorded.path / "arrivals.jsonl").read_bytes()
+    without_time = [[{**row, "seconds": 0} for row in run.metrics] for run in (recorded, traced)]
+    assert without_time[0] == without_time[1]
+
+
+def test_a_trace_keeps_its_order_with_another_tuner_and_ends_where_that_diverges(tmp_path: Path) -> None:
+    settings = ["train.updates=80", "train.workers=5", "task.arguments.size=20"]
+    recorded = simulate("quadratic", tmp_path / "recorded", staleness="gamma", settings=settings)
+    settings += [*CONSTANT, f"simulate.trace={recorded.path}", "simulate.staleness=trace"]
+    other = simulate("quadratic", tmp_path / "other", settings=[*settings, "tuner.learning_rate=0.001"])
+    order = [[(row["worker"], row["version"]) for row in run.metrics] for run in (recorded, other)]
+    assert order[0] == order[1]
+    assert recorded.metrics[-1]["loss"] != other.metrics[-1]["loss"]
+    with pytest.raises(RunFailed, match="a gradient of the recorded order was refused"):
+        simulate("quadratic", tmp_path / "wild", settings=[*settings, "tuner.learning_rate=10000"])
+
+
+def test_hundreds_of_workers_need_one_model_and_no_processes(tmp_path: Path) -> None:
+    settings = [*CONSTANT, "train.updates=520", "train.workers=500", "tuner.learning_rate=1e-5"]
+    run = simulate("quadratic", tmp_path / "run", settings=[*settings, "task.arguments.size=20"])
+    assert [row["staleness"] for row in run.metrics[-10:]] == [499] * 10
 
 
 def memoryless_trajectory(seed: int, workers: int, folder: Path) -> np.ndarray:
