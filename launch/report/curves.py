@@ -16,7 +16,7 @@ COLOURS = 7
 _SPAN = 30
 _BARS = 60
 _FEW = 40
-_PERCENT = {"tickformat": ".0%", "hoverformat": ".2%"}
+_PERCENT = {"tickformat": ".3~p", "hoverformat": ".4~p"}
 _TARGET, _TOTAL, _ALGORITHMIC = 0, 3, 4
 
 
@@ -126,13 +126,17 @@ def _staleness(runs: Sequence[History]) -> Chart:
         share = np.histogram(values, bins=edges - 0.5)[0] / len(values)
         name = f"{words(runs[index].name)}, mean {values.mean():.1f}"
         meta = {"colour": index % COLOURS, "tags": [f"run:{index}"]}
-        trace: dict[str, Any] = {"name": name, "x": rounded(edges[:-1]), "y": rounded(share), "meta": meta}
+        trace: dict[str, Any] = {
+            "name": name,
+            "x": rounded(edges[:-1] + (step - 1) / 2),
+            "y": rounded(share),
+            "meta": meta,
+        }
         if len(runs) == 1:
             trace |= {"type": "bar", "width": 0.9 * step}
         else:
             dash = DASHES[index // COLOURS % len(DASHES)]
-            trace |= {"type": "scatter", "mode": "lines+markers" if len(share) == 1 else "lines"}
-            trace |= {"line": {"width": 2, "dash": dash, "shape": "hvh"}}
+            trace |= {"type": "scatter", "mode": "lines", "line": {"width": 2, "dash": dash, "shape": "hvh"}}
         traces.append(trace)
     layout = {"yaxis": {**_PERCENT, "rangemode": "tozero"}}
     return Chart("staleness", "Staleness", traces, layout, over="staleness of the gradient, in updates")

@@ -38,7 +38,7 @@
   function layout(chart) {
     const logarithmic = state.logarithmic.has(chart.key);
     const over = chart.over || state.over;
-    const axis = { gridcolor: shade("line"), zerolinecolor: shade("faint"), zeroline: false };
+    const axis = { exponentformat: "power", gridcolor: shade("line"), zerolinecolor: shade("faint"), zeroline: false };
     const x = { ...axis, title: { text: over }, nticks: 6, hoverformat: over === "seconds" ? ",.1f" : ",d" };
     const y = { ...axis, automargin: true, hoverformat: ".4~g", ...chart.layout.yaxis };
     if (logarithmic) Object.assign(y, { type: "log", range: undefined, autorange: true, dtick: decade(chart), minorloglabels: "complete" });

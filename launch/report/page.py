@@ -31,7 +31,9 @@ def page(title: str, subtitle: str, parts: Sequence[str], data: str) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title><style>{_file('page.css')}</style></head>\n<body>\n"
-        f'<h1>{escape(title)}</h1>\n<p class="sub">{escape(subtitle)}</p>\n<p id="trouble" hidden></p>\n'
+        f"<h1>{escape(title)}</h1>\n"
+        + (f'<p class="sub">{escape(subtitle)}</p>\n' if subtitle else "")
+        + '<p id="trouble" hidden></p>\n'
         + "\n".join(parts)
         + "\n<footer>Written by <code>yfps report</code>, YellowFin PS.</footer>\n"
         + f'<script type="application/json" id="data">{data}</script>\n'

@@ -115,7 +115,7 @@ def draw_staleness(axes: Axes, runs: Sequence[History]) -> None:
             axes.axvline(values.mean(), color="#444a54", linestyle="--", linewidth=1.2)
         else:
             axes.stairs(percent, edges, color=colour, linewidth=1.7, label=label)
-    _finish(axes, "Staleness", "", [], "updates between a gradient's version and its use")
+    _finish(axes, "Staleness", "", runs, "updates between a gradient's version and its use")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
     if axes.get_legend_handles_labels()[0]:
         axes.set_ylim(top=axes.get_ylim()[1] * (1.1 + 0.1 * min(len(runs), _NAMED)))

@@ -21,7 +21,7 @@ def summary_shown(run: History) -> dict[str, str]:
     known: dict[str, Any] = {
         "updates": f"{updates:,}" if isinstance(updates, int) else None,
         "time": duration(seconds) if isinstance(seconds, int | float) else None,
-        "updates/s": shown(updates / seconds, 3) if isinstance(updates, int) and seconds else None,
+        "updates/s": _rate(updates / seconds) if isinstance(updates, int) and seconds else None,
         "workers": have.get("workers"),
         "final training loss": _number(have, "final_train_loss"),
         f"best {best_name}": _number(have, "best_eval"),
@@ -35,6 +35,10 @@ def summary_shown(run: History) -> dict[str, str]:
         "ended": have.get("reason"),
     }
     return {name: str(value) for name, value in known.items() if value is not None}
+
+
+def _rate(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else shown(value, 3)
 
 
 def _number(have: dict[str, Any], name: str, digits: int = 4) -> str | None:

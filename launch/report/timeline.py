@@ -32,14 +32,13 @@ def timeline(run: History, key: str) -> Chart:
     """One point a push, or, of a long run, one cell for the pushes of a worker in a stretch of updates."""
     refused = np.array([code is not None for code in run.pushes.refused], dtype=bool)
     applied = ~refused & np.isfinite(run.pushes.worker) & np.isfinite(run.pushes.staleness)
-    workers = run.pushes.worker[np.isfinite(run.pushes.worker)]
     traces = [*_applied(run, applied), *_refused(run, refused), *_events(run)]
-    lanes = int(min(workers.max() + 1, _BANDS)) if len(workers) else 1
+    lowest = max([0, *(lane for trace in traces for lane in trace["y"] if lane is not None)])
     staleness = run.pushes.staleness[applied]
     layout: dict[str, Any] = {
-        "height": 150 + 11 * max(lanes, 6),
+        "height": 150 + 11 * min(max(int(lowest) + 1, 6), _BANDS),
         "hovermode": "closest",
-        "yaxis": {"autorange": "reversed", "zeroline": False, "title": {"text": "worker"}, "rangemode": "normal"},
+        "yaxis": {"range": [lowest + 0.7, _SERVER - 0.7], "zeroline": False, "title": {"text": "worker"}},
         "coloraxis": {"colorscale": _SCALE, "cmin": 0, "cmax": float(max(1.0, staleness.max(initial=1.0)))},
     }
     return Chart(key, "Pushes of each worker, by staleness", traces, layout, wide=True)

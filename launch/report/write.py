@@ -57,8 +57,7 @@ def _document(runs: Sequence[History]) -> str:
     parts += _compared(runs, times) if several else _details(runs[0])
     data = payload([*shared, *times], [run.name for run in runs], chosen.usual)
     title = f"{len(runs)} runs" if several else runs[0].name
-    subtitle = ", ".join(run.name for run in runs) if several else _subtitle(runs[0])
-    return page.page(title, subtitle, parts, data)
+    return page.page(title, "" if several else _subtitle(runs[0]), parts, data)
 
 
 def _compared(runs: Sequence[History], times: Sequence[Chart]) -> list[str]:

@@ -127,7 +127,7 @@ def test_runs_of_the_same_name_are_told_apart(make: Any) -> None:
 
 
 def test_many_runs_share_one_legend(make: Any) -> None:
-    assert report([make(f"run-{n}", [row(1), row(2)]) for n in range(9)]).is_file()
+    assert report([make(f"a rather long name of a run {n}", [row(1), row(2)]) for n in range(9)]).is_file()
 
 
 def test_smoothing_is_the_mean_of_the_last_measured_values() -> None:
