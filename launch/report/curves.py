@@ -71,7 +71,7 @@ def _evaluations(runs: Sequence[History]) -> list[Chart]:
     charts = []
     for number, name in enumerate(names):
         traces = [trace for index, run in enumerate(runs) for trace in _trace(runs, index, run.evaluation(name))]
-        layout = {"yaxis": _PERCENT} if name == "accuracy" else {}
+        layout = {"yaxis": {**_PERCENT, "rangemode": "nonnegative"}} if name == "accuracy" else {}
         charts.append(Chart(f"evaluation-{number}", f"Evaluation: {name}", traces, layout))
     return charts or [Chart("evaluation", "Evaluation", [])]
 

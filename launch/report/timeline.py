@@ -15,7 +15,8 @@ _COLUMNS = (10, 160)
 _PUSHES = 8  # in a cell, on average: else a worker's own rhythm shows as holes
 _BANDS = 48
 _MOST_MARKS = 400
-_SERVER = -1
+_SERVER = -1  # the lane of the server and of members that are no workers
+_TICKS = 8
 # Bright from end to end, so that both ends can be seen on white and on black, with any colour vision.
 _SCALE = [[0.0, "#56B4E9"], [0.5, "#E69F00"], [1.0, "#C0392B"]]
 _SYMBOLS = {
@@ -33,12 +34,18 @@ def timeline(run: History, key: str) -> Chart:
     refused = np.array([code is not None for code in run.pushes.refused], dtype=bool)
     applied = ~refused & np.isfinite(run.pushes.worker) & np.isfinite(run.pushes.staleness)
     traces = [*_applied(run, applied), *_refused(run, refused), *_events(run)]
-    lowest = max([0, *(lane for trace in traces for lane in trace["y"] if lane is not None)])
+    lanes = [0, *(lane for trace in traces for lane in trace["y"] if lane is not None)]
+    lowest, ticks = max(lanes), list(range(0, int(max(lanes)) + 1, 1 + int(max(lanes)) // _TICKS))
     staleness = run.pushes.staleness[applied]
     layout: dict[str, Any] = {
         "height": 150 + 11 * min(max(int(lowest) + 1, 6), _BANDS),
         "hovermode": "closest",
-        "yaxis": {"range": [lowest + 0.7, _SERVER - 0.7], "zeroline": False, "title": {"text": "worker"}},
+        "yaxis": {
+            "range": [lowest + 0.7, min(lanes) - 0.7],
+            "tickvals": [_SERVER, *ticks],
+            "ticktext": ["others", *map(str, ticks)],
+            "title": {"text": "worker"},
+        },
         "coloraxis": {"colorscale": _SCALE, "cmin": 0, "cmax": float(max(1.0, staleness.max(initial=1.0)))},
     }
     return Chart(key, "Pushes of each worker, by staleness", traces, layout, wide=True)
