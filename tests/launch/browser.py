@@ -8,12 +8,14 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
+PATIENCE = 60.0
 
 
 def find() -> str | None:
@@ -34,13 +36,16 @@ class Tab:
         for domain in ("Page", "Runtime", "Network", "Log"):
             self._ask(f"{domain}.enable")
 
-    def show(self, page: Path, width: int, height: int, scheme: str = "light", touch: bool = False) -> None:
-        """Open a page on a screen of that size, and wait until it is there."""
+    def open(self, page: Path) -> None:
+        """Open a page, and wait until it is there."""
+        self._ask("Page.navigate", url=page.resolve().as_uri())
+        self.run("new Promise((done) => document.readyState === 'complete' ? done() : addEventListener('load', done))")
+
+    def screen(self, width: int, height: int, scheme: str, touch: bool) -> None:
+        """Show the page on a screen of that size and of a colour scheme, "light" or "dark"."""
         self._ask("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=touch)
         self._ask("Emulation.setTouchEmulationEnabled", enabled=touch)
         self._ask("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
-        self._ask("Page.navigate", url=page.resolve().as_uri())
-        self.run("new Promise((done) => document.readyState === 'complete' ? done() : addEventListener('load', done))")
 
     def run(self, script: str) -> Any:
         """The value of an expression in the page; a promise's when it is kept."""
@@ -48,6 +53,13 @@ class Tab:
         if "exceptionDetails" in result:
             raise AssertionError(f"{script}: {result['exceptionDetails']}")
         return result["result"].get("value")
+
+    def wait(self, condition: str) -> None:
+        """Wait until an expression in the page is true."""
+        deadline = time.monotonic() + PATIENCE
+        while not self.run(f"Boolean({condition})"):
+            assert time.monotonic() < deadline, f"never true: {condition}"
+            time.sleep(0.03)
 
     def picture(self, path: Path) -> None:
         """What the screen shows."""

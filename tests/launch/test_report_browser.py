@@ -11,11 +11,8 @@ from tests.launch import browser
 from tests.launch.records import arrival, row, write_run
 
 RUNS = ("open", "closed", "<b>odd & even")
-DRAWN = """new Promise((done) => {
-  const drawn = (one) => one.querySelector("svg.main-svg");
-  const look = () => [...document.querySelectorAll("SELECTOR")].every(drawn) ? done() : setTimeout(look, 30);
-  look();
-})"""
+DRAWN = "[...document.querySelectorAll('SELECTOR')].every((one) => one.querySelector('svg.main-svg'))"
+DARK = "rgb(230, 233, 238)"
 LAST = "[data-chart=timeline-2]"
 OPEN = "document.querySelectorAll('details').forEach((one) => { one.open = true; })"
 WIDTH = "document.documentElement.scrollWidth"
@@ -42,15 +39,18 @@ def test_a_browser_draws_the_report_on_a_phone_and_on_a_desk(tmp_path: Path) -> 
     runs = [write_run(tmp_path / name, rows, arrivals=[arrival(n) for n in range(1, 60)]) for name in RUNS]
     page = report(runs, tmp_path / "report.html")
     with browser.browser(command, tmp_path / "profile") as tab:
-        tab.show(page, 375, 1200, touch=True)
+        tab.screen(375, 700, "light", touch=True)
+        tab.open(page)
         tab.run(OPEN)
         tab.run(f"document.querySelector('{LAST}').scrollIntoView()")
-        tab.run(DRAWN.replace("SELECTOR", LAST))
+        tab.wait(DRAWN.replace("SELECTOR", LAST))
         assert tab.run(WIDTH) == 375
-        tab.show(page, 1280, 4000, scheme="dark")
-        tab.run(DRAWN.replace("SELECTOR", ":not(details) > .charts .plot"))
+        tab.screen(1280, 900, "dark", touch=False)
+        tab.run("scrollTo(0, 0)")
+        tab.wait(DRAWN.replace("SELECTOR", ":not(details) > .charts .plot"))
+        tab.wait(f"{COLOUR} === '{DARK}'")
         assert tab.run(WIDTH) <= 1280
-        assert (tab.run(OVER), tab.run(LINES), tab.run(COLOUR)) == ("updates", 3, "rgb(230, 233, 238)")
+        assert (tab.run(OVER), tab.run(LINES)) == ("updates", 3)
         tab.run(PRESS)
         tab.run(CHOOSE)
         assert (tab.run(OVER), tab.run(LINES)) == ("seconds", 2)
