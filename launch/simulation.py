@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from launch.arrivals import Arrivals, Drawn, InTurn, Queue, Turn, service_means
-from launch.build import initial_model, make_server, make_task
+from launch.build import initial_model, make_evaluator, make_server, make_task
 from launch.experiment import Experiment
 from launch.run import Run
 from launch.rundir import RunDir
@@ -127,8 +127,8 @@ def _run(
 ) -> None:
     """Let the virtual workers push until the run is over."""
     device = pick_device(experiment.train.device, task)
-    fleet = _Fleet(server, _gradients(experiment, task, device), arrivals)
-    evaluation = _Evaluation(server, Evaluator(task, device, experiment.train.seed), fleet.hello, experiment)
+    fleet = Fleet(server, make_gradients(experiment, task, device), arrivals)
+    evaluation = _Evaluation(server, make_evaluator(experiment, task), fleet.hello, experiment)
     while server.phase in ("waiting", "training"):
         version = server.version
         turn = arrivals.turn(version)
@@ -145,7 +145,7 @@ def _run(
         checkpoints.save(server.version, server.state_dict())
 
 
-class _Fleet:
+class Fleet:
     """The virtual workers, and one place where their gradients are computed, one after another."""
 
     def __init__(self, server: ParameterServer, gradients: list[Gradient], arrivals: Arrivals) -> None:
@@ -226,7 +226,7 @@ class _Clock:
         return self.arrivals.seconds(self.server.version) if self.server is not None else 0.0
 
 
-def _gradients(experiment: Experiment, task: Task, device: torch.device) -> list[Gradient]:
+def make_gradients(experiment: Experiment, task: Task, device: torch.device) -> list[Gradient]:
     """A gradient for each worker; they share one model."""
     train = experiment.train
     first, *others = (Shard(rank, train.workers, train.seed) for rank in range(train.workers))
