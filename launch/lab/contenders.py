@@ -79,7 +79,7 @@ def yellowfin(loop: str = "open", estimator: str = "median") -> Contender:
 def synchronous(scale: Scale, recurrent: bool) -> list[Contender]:
     """Adam and momentum SGD, tuned as in the article, and YellowFin. recurrent: LSTMs want larger steps of SGD."""
     adam = (1e-4, 1e-3, 1e-2, 1e-1, 1.0) if scale == "paper" else ADAM_RATES
-    sgd = (1e-3, 1e-2, 1e-1) if scale == "paper" else (0.03, 0.1, 0.3, 1.0) if recurrent else (0.01, 0.03, 0.1, 0.3)
+    sgd = (1e-3, 1e-2, 1e-1) if scale == "paper" else (0.1, 0.3, 1.0, 3.0) if recurrent else (0.01, 0.03, 0.1, 0.3)
     return [
         _constant(ADAM, "adam", product(adam, (0.9,)), "β1"),
         _constant(MOMENTUM, "momentum_sgd", product(sgd, (0.9,))),

@@ -14,6 +14,7 @@ from launch.lab.asynchronous import ASYNC_ADAM, ASYNC_CIFAR100
 from launch.lab.facts import estimate, hardware, software
 from launch.lab.finding import Finding, Lab, Reproduction, Scale, section, write_finding
 from launch.lab.implicit_momentum import IMPLICIT_MOMENTUM
+from launch.lab.lstm_rates import LSTM_RATES
 from launch.lab.points import Outcome, alone, cores
 from launch.lab.robust_region import ROBUST_REGION
 from launch.lab.synchronous import REPRODUCTIONS as SYNCHRONOUS
@@ -25,6 +26,7 @@ from psserver.errors import ConfigurationError, DataError
 _ALL: tuple[Reproduction, ...] = (
     ROBUST_REGION,
     TWO_CURVATURES,
+    LSTM_RATES,
     IMPLICIT_MOMENTUM,
     *SYNCHRONOUS.values(),
     ASYNC_CIFAR100,

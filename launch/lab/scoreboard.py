@@ -70,10 +70,12 @@ def spread(values: Sequence[float], digits: int = 3) -> str:
 
 
 def ratio(values: Sequence[float]) -> str:
-    """Geometric mean of speedups, and lowest … highest over seeds."""
+    """Geometric mean of speedups, and lowest … highest over seeds; one number when all are equal."""
     mean = geometric_mean(values)
     if math.isnan(mean):
         return spread(values)
+    if len({*values}) == 1:
+        return shown(mean, 3)
     return f"{shown(mean, 3)} ({shown(min(values), 3)} … {shown(max(values), 3)})"
 
 

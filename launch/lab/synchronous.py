@@ -39,7 +39,7 @@ def run(name: Name, lab: Lab) -> Finding:
     gains = yellowfin.speedups(adam)
     chosen = arena.workload
     (panel,) = panels(1, size=(7.6, 4.8))
-    draw(panel, f"{_TITLES[name]}: {chosen.words}", entries)
+    draw(panel, _TITLES[name], entries)
     return Finding(
         name=f"sync-{name}",
         title=_TITLES[name],

@@ -20,7 +20,7 @@ from launch.numbers import shown
 WORKERS = (1, 2, 4, 8, 16, 32)
 _QUESTION = "How many updates, and how many seconds, do 1 to 32 asynchronous workers need to the same loss?"
 _RETUNED, _KEPT = "Adam, tuned for each", "Adam, tuned for one"
-_BETAS, _RATES = (0.0, 0.9), (1e-3, 3e-3, 1e-2)
+_BETAS, _RATES = (0.0, 0.9), (1e-3, 3e-3)
 
 
 def run(lab: Lab) -> Finding:
@@ -31,7 +31,7 @@ def run(lab: Lab) -> Finding:
     for workers, arena in arenas.items():
         tuned = [*tune(lab, arena, [_adam(_RETUNED), yellowfin("open"), yellowfin("closed")]), *kept]
         entries |= {(name, workers): entry for name, entry in race(lab, arena, tuned).items()}
-    level = max(min(_low(entries[name, workers]) for name in _NAMES) for workers in WORKERS)
+    level = max(min(max(entries[name, workers].lows) for name in _NAMES) for workers in WORKERS)
     updates = {key: entry.updates([level] * len(SEEDS)) for key, entry in entries.items()}
     left, right = panels(2, 2, (11.5, 4.6))
     _draw(left, "Updates", f"updates to loss {level:.3g}", updates, seconds=False)
@@ -49,7 +49,7 @@ def run(lab: Lab) -> Finding:
         notes=[
             f"CIFAR-100, {protocol(chosen)}",
             "Simulated workers in turn; a gradient takes a second on each, so M workers make M updates a second. The "
-            f"loss to reach, {level:.4f}, is the highest over M of the best method's lowest smoothed loss. A method "
+            f"loss to reach, {level:.4f}, is the lowest that, at every M, some method reaches with all seeds. A method "
             "has no number where a seed does not reach it.",
             f"Adam is tuned over α = {', '.join(f'{rate:g}' for rate in _RATES)} and β1 = "
             f"{', '.join(f'{beta:g}' for beta in _BETAS)}: for one worker and kept, or for each M.",
@@ -65,10 +65,6 @@ def _adam(label: str) -> Contender:
     whole = adam(_BETAS, "small")
     some = tuple(chosen for chosen in whole.candidates if chosen["tuner.learning_rate"] in _RATES)
     return dataclasses.replace(whole, label=label, candidates=some)
-
-
-def _low(entry: Entry) -> float:
-    return float(np.mean(entry.lows))
 
 
 def _mean(found: list[int | None]) -> float:

@@ -33,7 +33,7 @@ class Workload:
             task=TaskSection(function=self.function, arguments=self.arguments),
             train=TrainSection(updates=self.updates, workers=workers, seed=1),
             rule=RuleOptions(weight_decay=self.weight_decay),
-            evaluate=EvaluateSection(every=self.updates // 4),
+            evaluate=EvaluateSection(every=self.updates // 2),
             simulate=SimulateOptions(staleness="none" if workers == 1 else "round-robin"),
         )
 
@@ -65,8 +65,8 @@ _PAPER: dict[Name, Workload] = {
 _RESNET: dict[str, Any] = {"depth": 8, "width": 8, "batch": 16, "evaluate_examples": 1000}
 _LSTM: dict[str, Any] = {"hidden": 64, "layers": 2, "batch": 10, "evaluate_tokens": 5000}
 _SMALL: dict[Name, Workload] = {
-    "cifar10": _images("cifar10", "ResNet-8 of width 8, batch 16", 1000, 100, **_RESNET),
-    "cifar100": _images("cifar100", "ResNet-8 of width 8, batch 16", 1000, 100, **_RESNET),
+    "cifar10": _images("cifar10", "ResNet-8 of width 8, batch 16", 700, 100, **_RESNET),
+    "cifar100": _images("cifar100", "ResNet-8 of width 8, batch 16", 700, 100, **_RESNET),
     "ptb": _text(
         "word",
         "LSTM 2 × 64, unroll 10, batch 10, the 2,000 most frequent words",
