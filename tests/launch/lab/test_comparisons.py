@@ -64,7 +64,7 @@ def test_tuning_takes_the_lowest_smoothed_loss_and_never_what_diverged(lab: Lab)
     tuned = tune(lab, arena, synchronous("small", recurrent=True))
     assert [one.contender.label for one in tuned] == [ADAM, MOMENTUM, OPEN]
     assert tuned[0].chosen == {"tuner.momentum": 0.9, "tuner.learning_rate": 1e-3}
-    assert tuned[1].chosen["tuner.learning_rate"] == 0.03
+    assert tuned[1].chosen["tuner.learning_rate"] == 0.1
     assert tuned[1].contender.at_edge(tuned[1].chosen)
     assert not tuned[0].contender.at_edge(tuned[0].chosen)
     entries = race(lab, arena, tuned)
