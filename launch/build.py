@@ -21,15 +21,21 @@ from psserver import (
 from psserver.errors import CheckpointError
 from psserver.rules import state_vectors
 from tuner import build as build_tuner
-from worker import Task, load_task
+from worker import Evaluator, Task, load_task
 from worker.layout import Layout
-from worker.model import build_model
+from worker.model import build_model, pick_device
 
 
 def make_task(experiment: Experiment) -> Task:
     """Call the experiment's task function."""
     directory = experiment.data.dir
     return load_task(experiment.task.function, experiment.task.arguments, Path(directory) if directory else None)
+
+
+def make_evaluator(experiment: Experiment, task: Task) -> Evaluator:
+    """What evaluates versions of a run, beside it or afterwards."""
+    options = experiment.evaluate
+    return Evaluator(task, pick_device(options.device, task), experiment.train.seed, options.statistics)
 
 
 def initial_model(experiment: Experiment, task: Task) -> tuple[Model, Layout]:

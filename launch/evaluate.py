@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from launch.build import make_task
+from launch.build import make_evaluator, make_task
 from launch.experiment import load_experiment
 from launch.run import Run
 from psserver import load_checkpoint
 from psserver.errors import ConfigurationError
-from worker import Evaluator
-from worker.model import pick_device
 
 
 def evaluate_run(run_dir: Path, checkpoint: Path | None = None, data_dir: Path | None = None) -> dict[str, float]:
@@ -21,6 +19,6 @@ def evaluate_run(run_dir: Path, checkpoint: Path | None = None, data_dir: Path |
     if task.evaluate is None:
         raise ConfigurationError(f"{experiment.task.function}: expected a task with `evaluate`, it has none")
     state = load_checkpoint(checkpoint or Run(run_dir).checkpoint())
-    evaluator = Evaluator(task, pick_device(experiment.evaluate.device, task), experiment.train.seed)
+    evaluator = make_evaluator(experiment, task)
     numbers = evaluator.evaluate(state["parameters"], state["buffers"])
     return {"update": state["version"], **numbers}

@@ -54,12 +54,15 @@ class TrainSection(Section):
 class EvaluateSection(Section):
     """When the evaluator looks at the parameters, and where it computes.
 
-    every:  updates between two evaluations; 0 evaluates only the last version.
-    device: as `train.device`.
+    every:      updates between two evaluations; 0 evaluates only the last version.
+    device:     as `train.device`.
+    statistics: training batches over which BatchNorm's statistics are computed for the version that is evaluated;
+                0 takes the average of what the workers reported, which is some tens of updates old.
     """
 
     every: int = Field(default=500, ge=0)
     device: str = "auto"
+    statistics: int = Field(default=16, ge=0)
 
 
 class LaunchSection(Section):

@@ -14,12 +14,12 @@ from types import FrameType
 
 import torch
 
-from launch.build import initial_model, make_server, make_task
+from launch.build import initial_model, make_evaluator, make_server, make_task
 from launch.experiment import Experiment, load_experiment
 from launch.rundir import RunDir
 from psserver import serve
 from psserver.errors import TaskError, YellowFinError
-from worker import Evaluator, Gradient, ParameterClient, RunOver, Shard
+from worker import Gradient, ParameterClient, RunOver, Shard
 from worker.load import user_traceback
 from worker.loop import watch_over, work
 from worker.model import pick_device
@@ -104,7 +104,7 @@ def run_evaluator(experiment: Experiment, connect: str, patience: float) -> int:
     """Evaluate versions of the server at `connect` until the run is over."""
     torch.set_num_threads(1)
     task = make_task(experiment)
-    evaluator = Evaluator(task, pick_device(experiment.evaluate.device, task), experiment.train.seed)
+    evaluator = make_evaluator(experiment, task)
     layout = evaluator.layout
     try:
         with ParameterClient(

@@ -13,8 +13,7 @@ from launch.experiment import load_experiment
 from launch.rundir import RunDir, read_rows, read_summary
 from psserver import latest_checkpoint, load_checkpoint
 from psserver.errors import CheckpointError, LayoutError
-from worker.layout import Layout
-from worker.model import build_model
+from worker import Evaluator
 
 
 class Run:
@@ -50,13 +49,14 @@ class Run:
         return path
 
     def state_dict(self, checkpoint: Path | None = None) -> dict[str, Tensor]:
-        """The trained model's `state_dict`, BatchNorm statistics averaged over the workers; for `load_state_dict`."""
+        """The trained model's `state_dict`, with the BatchNorm statistics it is evaluated with; for `load_state_dict`.
+
+        Those are computed over training batches, unless `evaluate.statistics` is 0.
+        """
         experiment = load_experiment(self.path)
         state = load_checkpoint(checkpoint or self.checkpoint())
-        module = build_model(make_task(experiment), experiment.train.seed, torch.device("cpu"))
-        layout = Layout.of(module)
-        if layout.digest != state["layout"]:
+        seed, statistics = experiment.train.seed, experiment.evaluate.statistics
+        evaluator = Evaluator(make_task(experiment), torch.device("cpu"), seed, statistics)
+        if evaluator.layout.digest != state["layout"]:
             raise LayoutError(f"{self.path}: the task's model has changed since this checkpoint was written")
-        layout.attach(module, state["parameters"].clone(), None)
-        layout.load_buffers(module, state["buffers"])
-        return module.state_dict()
+        return evaluator.load(state["parameters"], state["buffers"]).state_dict()

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from psserver.errors import TaskError
 from worker.layout import Layout, as_tensor
 from worker.model import autocast, build_model, compile_forward
+from worker.statistics import renew_statistics
 from worker.task import Task
 from worker.usercode import UserCode
 
@@ -19,11 +20,12 @@ from worker.usercode import UserCode
 class Evaluator:
     """A model of the task, built once, into which versions are loaded and evaluated.
 
-    seed: that of the run; what is neither parameter nor buffer (constants drawn by the model function) follows it.
+    seed:       that of the run; constants that the model function draws follow it.
+    statistics: training batches over which BatchNorm's statistics are computed at each version; 0 takes those given.
     """
 
-    def __init__(self, task: Task, device: torch.device, seed: int = 0) -> None:
-        self._task, self._device = task, device
+    def __init__(self, task: Task, device: torch.device, seed: int = 0, statistics: int = 0) -> None:
+        self._task, self._device, self._seed, self._statistics = task, device, seed, statistics
         self._model = build_model(task, seed, device).eval()
         self.layout = Layout.of(self._model)
         self._vector = torch.empty(self.layout.size, device=device)
@@ -43,13 +45,20 @@ class Evaluator:
         """
         if self._task.evaluate is None:
             return {}
+        self.load(parameters, buffers)
+        torch.manual_seed(0)
+        with UserCode("the task's evaluate"), torch.no_grad(), autocast(self._task, self._device):
+            return _numbers(self._task.evaluate(self._model))
+
+    def load(
+        self, parameters: NDArray[np.float32] | Tensor, buffers: NDArray[np.float32] | Tensor | None = None
+    ) -> nn.Module:
+        """The model at that version, in eval mode, with the statistics it is evaluated with."""
         self._vector.copy_(as_tensor(parameters, self.layout.size, "parameters"))
         if buffers is not None and self.layout.buffer_size:
             self.layout.load_buffers(self._model, as_tensor(buffers, self.layout.buffer_size, "buffers"))
-        torch.manual_seed(0)
-        self._model.eval()
-        with UserCode("the task's evaluate"), torch.no_grad(), autocast(self._task, self._device):
-            return _numbers(self._task.evaluate(self._model))
+        renew_statistics(self._model, self._task, self._seed, self._statistics, self._device)
+        return self._model.eval()
 
 
 def _numbers(result: object) -> dict[str, float]:
