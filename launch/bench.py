@@ -19,6 +19,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from launch import bench_simulator
 from psserver import Model, ParameterServer, Plan, RuleOptions, ServerOptions, serve
 from psserver.metrics import Arrival, NoRecord
 from psserver.progress import UpdateRow
@@ -59,11 +60,15 @@ def main(arguments: list[str]) -> int:
 @click.option("--workers", default="1,4,16", show_default=True, help="Numbers of workers, separated by commas.")
 @click.option("--updates", default=400, show_default=True, help="Updates of each measurement.")
 @click.option("--rounds", default=3, show_default=True, help="Repetitions, interleaved; the median is printed.")
-def _command(size: int, workers: str, updates: int, rounds: int) -> None:
+@click.option("--simulator", is_flag=True, help="Instead: what `yfps simulate` adds to the gradients, on CIFAR-10.")
+@click.option("--data-dir", type=click.Path(path_type=Path, file_okay=False), help="Folder of CIFAR-10.")
+def _command(size: int, workers: str, updates: int, rounds: int, simulator: bool, data_dir: Path | None) -> int:
     """Measure updates per second: gradients of SIZE float32 pushed by processes that compute nothing.
 
     Read them as ratios: the limits beside them were measured in the same minutes on the same machine.
     """
+    if simulator:
+        return bench_simulator.main(data_dir, rounds=rounds)
     torch.set_num_threads(1)
     counts = [int(word) for word in workers.split(",")]
     measurements: dict[str, Callable[[], float]] = {
@@ -81,6 +86,7 @@ def _command(size: int, workers: str, updates: int, rounds: int) -> None:
         for name, measure in measurements.items():
             found[name].append(measure())
     _print(found, size, rounds)
+    return 0
 
 
 def _print(found: dict[str, list[float]], size: int, rounds: int) -> None:
