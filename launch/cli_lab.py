@@ -16,20 +16,21 @@ _DATA_DIR = click.option("--data-dir", type=_FOLDER, help="Folder of the data se
 
 
 @click.command()
-@click.argument("grid", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@click.argument("grid")
 @click.option("--out", type=_FOLDER, metavar="DIR", help="Default: runs/sweeps/NAME.")
 @_JOBS
 @_DATA_DIR
-def sweep(grid: Path, out: Path | None, jobs: int | None, data_dir: Path | None) -> None:
+def sweep(grid: str, out: Path | None, jobs: int | None, data_dir: Path | None) -> None:
     """Run every point of a grid, over seeds.
 
-    GRID is a TOML file: an experiment, seeds, settings, and [[variant]]s with lists of values. Started again after an
-    interruption, it computes only what is missing. Writes table.csv (a row a run), curves.csv and sweep.png.
+    GRID is a TOML file, or the name of a shipped one (digits): an experiment, seeds, settings, and [[variant]]s with
+    lists of values. Started again after an interruption, it computes only what is missing. Writes table.csv (a row a
+    run), curves.csv and sweep.png.
     """
-    from launch.lab.grid import load_grid
+    from launch.lab.grid import find_grid, load_grid
     from launch.lab.sweep import run_sweep
 
-    loaded = load_grid(grid, data_dir)
+    loaded = load_grid(find_grid(grid), data_dir)
     folder = out or Path("runs") / "sweeps" / loaded.name
     for path in run_sweep(loaded, folder, jobs, click.echo):
         click.echo(path)

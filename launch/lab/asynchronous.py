@@ -106,12 +106,7 @@ def run_adam(lab: Lab) -> Finding:
         title="Adam's β1 with sixteen asynchronous workers",
         question=_ADAM_QUESTION,
         agrees=None if None in found else all(found),
-        sentence=(
-            f"Of β1 = {', '.join(f'{beta:g}' for beta in BETAS)}, each with its best learning rate, {best:g} comes "
-            f"lowest: speedup {ratio(hands[best].speedups(usual))} over 0.9. The best of the loops, {loop.label}, "
-            f"drove β1 to {spread(_last_betas(loop))}: speedup {ratio(loop.speedups(usual))} over 0.9 set by hand and "
-            f"{ratio(loop.speedups(hands[best]))} over {best:g}."
-        ).replace(" -", " −"),
+        sentence=_adam_sentence(hands, best, loop),
         table=Table(
             ["β1 at the end", *COLUMNS], [[spread(_last_betas(e)), *score(e, usual)] for e in entries.values()]
         ),
@@ -123,6 +118,17 @@ def run_adam(lab: Lab) -> Finding:
             *edges([*entries.values()]),
         ],
     )
+
+
+def _adam_sentence(hands: dict[float, Entry], best: float, loop: Entry) -> str:
+    usual = hands[0.9]
+    gain = "" if best == 0.9 else f", with a speedup of {ratio(hands[best].speedups(usual))} over 0.9"
+    over = "" if best == 0.9 else f" and {ratio(loop.speedups(hands[best]))} over {best:g}"
+    return (
+        f"Of β1 = {', '.join(f'{beta:g}' for beta in BETAS)} set by hand, each with its best learning rate, {best:g} "
+        f"comes lowest{gain}. The best of the loops, {loop.label}, drove β1 to {spread(_last_betas(loop))}, with a "
+        f"speedup of {ratio(loop.speedups(usual))} over 0.9 set by hand{over}."
+    ).replace(" -", " −")
 
 
 def _by_hand(beta: float) -> str:

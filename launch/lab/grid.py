@@ -16,6 +16,7 @@ from launch.experiment import Experiment, Section, load_experiment
 from launch.explain import explain
 from launch.lab.points import Point
 from launch.overrides import Override
+from launch.shipped import config_dir
 from psserver.errors import ConfigurationError
 
 
@@ -67,6 +68,20 @@ class LoadedGrid:
     window: int
     keys: tuple[str, ...]
     cells: tuple[Cell, ...]
+
+
+def find_grid(source: str) -> Path:
+    """The file that `source` means: a path, or the name of a grid that ships with the package.
+
+    Raises ConfigurationError, with the names there are, when there is none.
+    """
+    path, folder = Path(source).expanduser(), config_dir() / "grids"
+    if path.is_file():
+        return path
+    shipped = {file.stem: file for file in sorted(folder.glob("*.toml"))}
+    if source in shipped:
+        return shipped[source]
+    raise ConfigurationError(f"no grid {source!r}: it is neither a file nor one that is shipped ({', '.join(shipped)})")
 
 
 def load_grid(path: Path, data_dir: Path | None = None) -> LoadedGrid:

@@ -29,8 +29,9 @@ from psserver.options import CheckpointOptions
 def compute(folder: Path, how: Literal["simulate", "train"]) -> None:
     """Run `folder/experiment.toml` in `folder/run`, then write `folder/outcome.json`.
 
-    Checkpoints and TensorBoard's files are dropped: a sweep has many points. Raises UserError for what is wrong with
-    the task or its data; a run that fails is an outcome.
+    A sweep has many points, so checkpoints and TensorBoard's files are dropped, and the arrivals of a simulated run,
+    which its experiment repeats. Raises UserError for what is wrong with the task or its data; a run that fails is
+    an outcome.
     """
     run = RunDir(folder / "run")
     shutil.rmtree(run.path, ignore_errors=True)
@@ -44,6 +45,8 @@ def compute(folder: Path, how: Literal["simulate", "train"]) -> None:
     write_outcome(folder, time.monotonic() - started, failure, read_summary(run.summary))
     shutil.rmtree(run.checkpoints, ignore_errors=True)
     shutil.rmtree(run.tensorboard, ignore_errors=True)
+    if how == "simulate":
+        run.arrivals.unlink(missing_ok=True)
 
 
 def _run(experiment: Experiment, path: Path, how: Literal["simulate", "train"]) -> None:

@@ -22,10 +22,11 @@ COLUMNS = (
     "tried",
     "lowest smoothed loss",
     "updates: Adam, this",
+    "virtual seconds",
     "speedup over Adam",
     "best evaluation",
     "mean total momentum",
-    "seconds a run",
+    "real seconds a run",
 )
 _RUNS = (
     "method",
@@ -55,7 +56,7 @@ def protocol(chosen: Workload) -> str:
         f"{chosen.words}; {chosen.updates:,} updates, losses smoothed over {chosen.window}. Settings are tuned with "
         f"seed {SEEDS[0]}, by lowest smoothed training loss; the best runs with seeds {SEEDS[0]} to {SEEDS[-1]}: mean "
         "(lowest … highest), of speedups the geometric mean. A speedup is the ratio of updates to the lowest smoothed "
-        "loss that both reach."
+        "loss that both reach; of a method that learns little, and so soon reaches its lowest, it says nothing."
     )
 
 
@@ -80,16 +81,21 @@ def ratio(values: Sequence[float]) -> str:
 
 
 def score(entry: Entry, adam: Entry) -> list[Any]:
-    """A row of a table with COLUMNS. Updates and speedup are to the lowest loss that this and Adam both reach."""
+    """A row of a table with COLUMNS. Updates and speedup are to the lowest loss that this and Adam both reach.
+
+    Virtual seconds are to that loss, too, a gradient taking one on every worker; those of a run are real.
+    """
     levels = common(entry, adam)
     pair = [_mean_updates(one.updates(levels)) for one in (adam, entry)]
     contender = entry.tuned.contender
+    lost = sum(outcome.diverged for outcome in entry.outcomes)
     return [
         entry.label,
         contender.words(entry.tuned.chosen),
         len(contender.candidates),
-        spread(entry.lows, 4),
+        spread(entry.lows, 4) + (f", {lost} diverged" if lost else ""),
         ", ".join(NOTHING if value is None else f"{value:,.0f}" for value in pair),
+        None if pair[1] is None else pair[1] / entry.workers,
         ratio(entry.speedups(adam)),
         entry.mean_of("best_eval"),
         entry.mean_of("mean_total_momentum"),

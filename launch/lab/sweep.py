@@ -127,7 +127,7 @@ def _draw_sensitivity(panel: Axes, grid: LoadedGrid, outcomes: Sequence[Outcome]
     for index, (variant, settings) in enumerate(_settings(grid, outcomes).items()):
         lows: dict[float, float] = {}
         for cell, group in settings:
-            if cell.swept.get(key) is not None:
+            if cell.swept.get(key) is not None and not any(outcome.diverged for outcome in group):
                 low = _mean_lowest(group, grid.window)
                 lows[cell.swept[key]] = min(low, lows.get(cell.swept[key], math.inf))
         finite = sorted((x, low) for x, low in lows.items() if math.isfinite(low))

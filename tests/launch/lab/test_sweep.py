@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.lab.grid import load_grid
+from launch.lab.grid import find_grid, load_grid
 from launch.lab.sweep import run_sweep
 from psserver.errors import ConfigurationError
 
@@ -77,6 +77,13 @@ def test_every_combination_is_a_point_for_every_seed(tmp_path: Path) -> None:
 def test_a_mistake_in_a_grid_is_said_with_its_place(was: str, becomes: str, says: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=says):
         load_grid(write(tmp_path, GRID.replace(was, becomes)))
+
+
+def test_a_shipped_grid_is_found_by_its_name_and_holds() -> None:
+    grid = load_grid(find_grid("digits"))
+    assert len(grid.cells) == 54
+    with pytest.raises(ConfigurationError, match="neither a file nor one that is shipped"):
+        find_grid("digit")
 
 
 def test_a_killed_sweep_computes_nothing_twice_and_loses_nothing(tmp_path: Path) -> None:
