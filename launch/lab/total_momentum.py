@@ -16,6 +16,7 @@ from launch.lab.drive import Numbers
 from launch.lab.finding import Finding, Lab, Reproduction, Scale, Table
 from launch.lab.picture import COLOURS, GREY, curve, labelled, legend, panels
 from launch.lab.points import How, Outcome, Point
+from launch.supervisor import RunFailed
 
 TOTAL_QUESTION = "Is total momentum the algorithmic one without staleness, and above it with 16 asynchronous workers?"
 LOOP_QUESTION = "Does the closed loop hold total momentum at its target by lowering the algorithmic momentum?"
@@ -39,7 +40,9 @@ class Measured:
 
     @classmethod
     def of(cls, outcome: Outcome) -> Measured:
-        """Read it off the run's record."""
+        """Read it off the run's record. Raises RunFailed when the run diverged, as none of these should."""
+        if outcome.diverged:
+            raise RunFailed(f"{outcome.point.name}: diverged; see {outcome.path} {outcome.failure}".rstrip())
         names = ("total_momentum", "momentum", "target_momentum", "staleness")
         return cls(outcome.point.name, *(outcome.column(name) for name in names))
 

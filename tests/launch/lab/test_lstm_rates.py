@@ -14,10 +14,10 @@ def passage() -> Passage:
 
 
 def test_the_gradient_is_the_slope_of_the_loss(passage: Passage) -> None:
-    x, step = passage.initial, np.float32(1e-2)
+    x, step = passage.initial, 1e-2
     gradient = passage.gradient(x)
-    way = gradient / np.linalg.norm(gradient)
-    slope = (passage.loss(x + step * way) - passage.loss(x - step * way)) / (2 * step)
+    way = (step * gradient / np.linalg.norm(gradient)).astype(np.float32)
+    slope = (passage.loss(x + way) - passage.loss(x - way)) / (2 * step)
     assert slope == pytest.approx(np.linalg.norm(gradient), rel=1e-2)
 
 
