@@ -63,7 +63,7 @@ def run_worker(experiment: Experiment, connect: str, rank: int | None, local_ran
     Raises what stops it: AddressError, LayoutError, TaskError, ServerLostError.
     """
     interrupt = _Interrupt()
-    torch.set_num_threads(_threads(experiment))
+    torch.set_num_threads(worker_threads(experiment))
     task = make_task(experiment)
     device = pick_device(experiment.train.device, task, local_rank)
     model, layout = initial_model(experiment, task)
@@ -123,7 +123,7 @@ def run_evaluator(experiment: Experiment, connect: str, patience: float) -> int:
 
 def rehearse(experiment: Experiment) -> int:
     """Compute one gradient as worker 0 would, so that what is wrong with a task or its data shows once, and first."""
-    torch.set_num_threads(_threads(experiment))
+    torch.set_num_threads(worker_threads(experiment))
     task = make_task(experiment)
     shard = Shard(0, experiment.train.workers, experiment.train.seed)
     gradient = Gradient(task, shard, pick_device(experiment.train.device, task))
@@ -144,5 +144,6 @@ def guarded(name: str, run_dir: Path, run: Callable[[], int]) -> int:
         return error.exit_code
 
 
-def _threads(experiment: Experiment) -> int:
+def worker_threads(experiment: Experiment) -> int:
+    """PyTorch threads that a worker computes with on a CPU; they decide over the last bits of its gradients."""
     return experiment.launch.threads or max(1, (os.cpu_count() or 1) // experiment.train.workers)

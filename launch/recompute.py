@@ -12,7 +12,7 @@ from torch import Tensor
 
 from launch.build import initial_model, make_task
 from launch.experiment import Experiment
-from launch.process import _threads as worker_threads
+from launch.process import worker_threads
 from launch.trace import ArrivalRow
 from psserver.gate import Contribution, all_finite, mean_gradient
 from psserver.metrics import Arrival

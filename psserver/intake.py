@@ -17,6 +17,7 @@ from psserver.update import Updater
 from psserver.wire import Push, Refusal, Slot
 from tuner import NonFiniteGradient
 
+_ALIGNMENT = 64
 _NOT_FINITE = Refusal("not-finite", "gradient: expected finite values, got NaN or infinity")
 
 
@@ -93,7 +94,15 @@ class Intake:
 
 
 def _tensor(values: NDArray[np.float32] | Slot) -> torch.Tensor:
-    """The same memory as a tensor; nothing writes to it, but a tensor cannot view memory that is read-only."""
+    """The values as a tensor: the same memory, or a copy of what came as a frame.
+
+    A frame is read-only and lies at any address, and the last bits of a sum of products depend on the alignment of its
+    terms; so that a replay finds the same bits, every gradient begins at a multiple of 64 bytes, as tensors do.
+    """
     if isinstance(values, Slot):
         raise TypeError("expected values, got a slot that was not resolved")
-    return torch.from_numpy(values if values.flags.writeable else values.copy())
+    if values.flags.writeable and values.ctypes.data % _ALIGNMENT == 0:
+        return torch.from_numpy(values)
+    aligned = torch.empty(values.size)
+    aligned.numpy()[:] = values
+    return aligned

@@ -118,6 +118,7 @@ class _Loop:
         self._drain()
         failure: CheckpointError | None = None
         if self._checkpoints is not None:
+            self.server.journal.flush()
             try:
                 self._checkpoints.save(self.server.version, self.server.state_dict())
             except CheckpointError as error:
@@ -230,6 +231,7 @@ class _Loop:
         """Save on the way; a failure there is told, and the run goes on to the next."""
         if self._checkpoints is None or not self._checkpoints.due(self.server.version, self.server.plan.updates):
             return
+        self.server.journal.flush()  # no checkpoint is ever ahead of the record
         try:
             path = self._checkpoints.save(self.server.version, self.server.state_dict())
             self.server.journal.event("checkpoint", None, f"saved {path.name}")

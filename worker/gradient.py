@@ -84,7 +84,9 @@ class Gradient:
         self._model.take(parameters)
         gradient = self._model.bind(out)
         gradient.zero_()
-        torch.manual_seed(seed_of("gradient", self.shard.seed, self.shard.rank, step))
+        seed = seed_of("gradient", self.shard.seed, self.shard.rank, step)
+        # `torch.manual_seed` also asks for every kind of device, which takes longer than a small gradient.
+        (torch.default_generator if self.device.type == "cpu" else torch).manual_seed(seed)
         total, examples = self._accumulate(step)
         return self._model.deliver(gradient, total, out), examples
 

@@ -47,6 +47,8 @@ EXPERIMENT = """
     weight_decay = 1e-4
     [tuner]
     lr_factor = 0.1
+    [server]
+    shared_memory = false  # frames lie at any address, which must not show in a single bit
     [evaluate]
     every = 0
     [checkpoint]
