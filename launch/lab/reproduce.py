@@ -18,6 +18,7 @@ from launch.lab.lstm_rates import LSTM_RATES
 from launch.lab.points import Outcome, alone, cores
 from launch.lab.robust_region import ROBUST_REGION
 from launch.lab.synchronous import REPRODUCTIONS as SYNCHRONOUS
+from launch.lab.total_momentum import CLOSED_LOOP, TOTAL_MOMENTUM
 from launch.lab.two_curvatures import TWO_CURVATURES
 from launch.lab.workers import WORKERS_FIGURE
 from launch.numbers import duration
@@ -27,6 +28,8 @@ _ALL: tuple[Reproduction, ...] = (
     ROBUST_REGION,
     TWO_CURVATURES,
     LSTM_RATES,
+    TOTAL_MOMENTUM,
+    CLOSED_LOOP,
     IMPLICIT_MOMENTUM,
     *SYNCHRONOUS.values(),
     ASYNC_CIFAR100,
