@@ -12,8 +12,7 @@ from launch.lab.comparison import SEEDS, Arena, Entry, all_agree, counted, race,
 from launch.lab.contenders import ADAM, BETAS, CLOSED, LAG, MOMENTUM, OPEN, Contender, adam, baselines, closed_adam
 from launch.lab.finding import Finding, Lab, Reproduction, Scale, Table
 from launch.lab.picture import COLOURS, GREY, labelled, legend, panels
-from launch.lab.scoreboard import COLUMNS, curves, draw, edges, protocol, ratio, runs, score, spread, tried
-from launch.lab.speedup import smoothed
+from launch.lab.scoreboard import COLUMNS, curves, draw, edges, limits, protocol, ratio, runs, score, spread, tried
 from launch.lab.workloads import workload
 
 WORKERS = 16
@@ -38,10 +37,10 @@ def run(lab: Lab) -> Finding:
     chosen = many.workload
     rows = [[kind, *score(entry, entries[ADAM])] for kind, entries in kinds for entry in entries.values()]
     everything = {f"{name}, tuned {kind}": entry for kind, entries in kinds for name, entry in entries.items()}
-    top = _top(races["asynchronously"][ADAM])
+    span = limits(entries[name] for entries in races.values() for name in _SHOWN)
     figure = panels(2, 2, (12.0, 4.8))
     for panel, (kind, entries) in zip(figure, kinds, strict=True):
-        draw(panel, f"Sixteen workers, tuned {kind}", {name: entries[name] for name in _SHOWN}, top)
+        draw(panel, f"Sixteen workers, tuned {kind}", {name: entries[name] for name in _SHOWN}, span)
     every = [(kind, entry) for kind, entries in kinds for entry in entries.values()]
     return Finding(
         name="async-cifar100",
@@ -99,7 +98,8 @@ def run_adam(lab: Lab) -> Finding:
     loop = min(loops, key=lambda entry: float(np.mean(entry.lows)))
     found = [all_agree(entry.speedups(usual)) for entry in (hands[best], loop)]
     left, right = panels(2, 2, (12.0, 4.8))
-    draw(left, "Adam, sixteen workers", {entry.label: entry for entry in (usual, hands[best], *loops)}, _top(usual))
+    shown = {entry.label: entry for entry in (usual, hands[best], *loops)}
+    draw(left, "Adam, sixteen workers", shown, limits(shown.values()))
     _draw_betas(right, hands, loops)
     return Finding(
         name="async-adam",
@@ -162,14 +162,6 @@ def _draw_betas(panel: Axes, hands: dict[float, Entry], loops: list[Entry]) -> N
         label = "by hand" if index == 0 else entry.label if index >= len(hands) else None
         panel.plot([at] * len(SEEDS), entry.lows, "o", color=colour, label=label, markersize=6, alpha=0.8)
     legend(panel)
-
-
-def _top(entry: Entry) -> float | None:
-    """Where to cut a picture off: a little above where this entry began."""
-    first = [
-        smoothed(o.losses, entry.window)[entry.window - 1] for o in entry.outcomes if len(o.losses) >= entry.window
-    ]
-    return 1.08 * float(np.max(first)) if first else None
 
 
 def _labelled(tables: list[tuple[str, Table]]) -> Table:

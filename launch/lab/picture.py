@@ -7,8 +7,10 @@ from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import ArrayLike
 
 # Okabe and Ito's palette: told apart with any colour vision, and in grey.
@@ -80,6 +82,13 @@ def band(panel: Axes, x: ArrayLike, low: ArrayLike, high: ArrayLike, index: int)
     step = max(1, np.size(x) // _POINTS)
     at, below, above = (np.asarray(values)[::step] for values in (x, low, high))
     panel.fill_between(at, below, above, color=COLOURS[index % len(COLOURS)], alpha=0.18, linewidth=0)
+
+
+def whole_ticks(axis: Axis) -> None:
+    """Tick a logarithmic axis at 1, 2 and 5 times the powers of ten, in plain numbers."""
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
 
 
 def legend(panel: Axes, **own: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from launch.lab.comparison import SEEDS, Entry, common, geometric_mean
 from launch.lab.finding import Table
 from launch.lab.picture import band, curve, labelled, legend
-from launch.lab.speedup import smoothed
+from launch.lab.speedup import lowest, smoothed
 from launch.lab.workloads import Workload
 from launch.numbers import NOTHING, shown
 
@@ -156,8 +156,20 @@ def curves(entries: Mapping[str, Entry]) -> Table:
     return Table(["method", "seed", "update", "smoothed_loss"], rows)
 
 
-def draw(panel: Axes, title: str, entries: Mapping[str, Entry], top: float | None = None) -> None:
-    """The mean over seeds of each method's smoothed losses, its spread shaded. top: losses above are cut off."""
+def limits(entries: Iterable[Entry]) -> tuple[float, float] | None:
+    """The losses a picture should span: from the lowest of all to where most runs began; what diverges leaves it."""
+    everyone = [(entry.window, outcome.losses) for entry in entries for outcome in entry.outcomes]
+    first = [float(losses[:window].mean()) for window, losses in everyone if len(losses) >= window]
+    low = min((lowest(losses, window) for window, losses in everyone), default=math.inf)
+    if not first or not math.isfinite(low):
+        return None
+    high = max(float(np.median(first)), low)
+    margin = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
+    return low - margin, high + margin
+
+
+def draw(panel: Axes, title: str, entries: Mapping[str, Entry], span: tuple[float, float] | None) -> None:
+    """The mean over seeds of each method's smoothed losses, its spread shaded. span: lowest and highest loss shown."""
     window = next(iter(entries.values())).window
     labelled(panel, title, f"updates (loss smoothed over {window})", "training loss")
     for index, (name, entry) in enumerate(entries.items()):
@@ -166,8 +178,8 @@ def draw(panel: Axes, title: str, entries: Mapping[str, Entry], top: float | Non
         updates = np.arange(1, length + 1)
         curve(panel, updates, means.mean(axis=0), name, index)
         band(panel, updates, means.min(axis=0), means.max(axis=0), index)
-    if top is not None:
-        panel.set_ylim(top=top)
+    if span is not None:
+        panel.set_ylim(*span)
     legend(panel, fontsize=9)
 
 

@@ -9,7 +9,7 @@ from launch.lab.comparison import Arena, Entry, all_agree, counted, race, tune, 
 from launch.lab.contenders import ADAM, MOMENTUM, OPEN, Contender, synchronous
 from launch.lab.finding import Finding, Lab, Reproduction, Scale, Table
 from launch.lab.picture import panels
-from launch.lab.scoreboard import COLUMNS, curves, draw, edges, protocol, ratio, runs, score, tried
+from launch.lab.scoreboard import COLUMNS, curves, draw, edges, limits, protocol, ratio, runs, score, tried
 from launch.lab.workloads import Name, workload
 
 _CLAIM = 3.28
@@ -39,7 +39,7 @@ def run(name: Name, lab: Lab) -> Finding:
     gains = yellowfin.speedups(adam)
     chosen = arena.workload
     (panel,) = panels(1, size=(7.6, 4.8))
-    draw(panel, _TITLES[name], entries)
+    draw(panel, _TITLES[name], entries, limits(entries.values()))
     return Finding(
         name=f"sync-{name}",
         title=_TITLES[name],

@@ -12,7 +12,7 @@ from launch.experiment import Experiment
 from launch.lab.comparison import SEEDS, Arena, Entry, counted, race, tune, work
 from launch.lab.contenders import CLOSED, OPEN, Contender, adam, yellowfin
 from launch.lab.finding import Finding, Lab, Reproduction, Scale, Table
-from launch.lab.picture import COLOURS, labelled, legend, panels
+from launch.lab.picture import COLOURS, labelled, legend, panels, whole_ticks
 from launch.lab.scoreboard import protocol, spread
 from launch.lab.workloads import workload
 from launch.numbers import shown
@@ -120,6 +120,7 @@ def _draw(
         panel.plot(WORKERS, means, "o-", color=COLOURS[index], label=name, markersize=5)
     panel.set_xticks(WORKERS, [str(workers) for workers in WORKERS])
     panel.minorticks_off()
+    whole_ticks(panel.yaxis)
     legend(panel)
 
 
