@@ -185,11 +185,11 @@ def _work_adam(lab: Lab) -> list[tuple[Experiment, int]]:
 
 
 def _cost(scale: Scale) -> str:
-    return counted([item for arena in _arenas(scale) for item in work(arena, baselines(scale))])
+    return counted([item for arena in _arenas(scale) for item in work(arena, baselines(scale))], scale, 20)
 
 
 def _cost_adam(scale: Scale) -> str:
-    return f"{counted(work(_arenas(scale)[1], _adams(scale)))}, most of them async-cifar100's"
+    return f"{counted(work(_arenas(scale)[1], _adams(scale)), scale, 5)}; async-cifar100 shares most of them"
 
 
 ASYNC_CIFAR100 = Reproduction("async-cifar100", _QUESTION, run, _cost, ("cifar100",), _work)

@@ -10,7 +10,7 @@ import numpy as np
 
 from launch.experiment import Experiment
 from launch.lab.contenders import Contender, Settings
-from launch.lab.finding import Lab
+from launch.lab.finding import Lab, Scale
 from launch.lab.points import Outcome, Point
 from launch.lab.speedup import lowest, speedup, updates_to
 from launch.lab.workloads import Workload
@@ -124,9 +124,10 @@ def work(arena: Arena, contenders: Sequence[Contender]) -> list[tuple[Experiment
     return [(experiment, arena.workload.updates) for experiment in (*grid, *further)]
 
 
-def counted(items: Sequence[tuple[Experiment, int]]) -> str:
-    """How much that is, in words."""
-    return f"at most {len(items)} runs, {sum(gradients for _, gradients in items):,} gradients"
+def counted(items: Sequence[tuple[Experiment, int]], scale: Scale, minutes: int) -> str:
+    """How much that is, in words. minutes: measured at the small scale on two cores."""
+    words = f"at most {len(items)} runs, {sum(gradients for _, gradients in items):,} gradients"
+    return f"{words}; about {minutes} minutes on two cores" if scale == "small" else words
 
 
 def geometric_mean(values: Sequence[float]) -> float:

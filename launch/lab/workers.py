@@ -125,8 +125,12 @@ def _draw(
 
 
 def _work(lab: Lab) -> list[tuple[Experiment, int]]:
+    return _items(lab.scale)
+
+
+def _items(scale: Scale) -> list[tuple[Experiment, int]]:
     contenders = [_adam(_RETUNED), yellowfin("open"), yellowfin("closed")]
-    arenas = [Arena(workload("cifar100", lab.scale), workers) for workers in WORKERS]
+    arenas = [Arena(workload("cifar100", scale), workers) for workers in WORKERS]
     items = [item for arena in arenas for item in work(arena, contenders)]
     kept = [
         (arena.experiment(_adam(_KEPT).settings, seed), arena.workload.updates) for arena in arenas for seed in SEEDS
@@ -135,9 +139,7 @@ def _work(lab: Lab) -> list[tuple[Experiment, int]]:
 
 
 def _cost(scale: Scale) -> str:
-    from pathlib import Path
-
-    return counted(_work(Lab(Path(), scale)))
+    return f"{counted(_items(scale), scale, 8)}; async-cifar100 shares some of them"
 
 
 WORKERS_FIGURE = Reproduction("workers", _QUESTION, run, _cost, ("cifar100",), _work)
