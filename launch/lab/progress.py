@@ -9,6 +9,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+from rich.table import Column
 
 from launch.numbers import duration
 
@@ -27,8 +28,9 @@ class Progress:
         self._started = time.monotonic()
         self._bar: Bar | None = None
         if console.is_terminal and not console.is_dumb_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self._bar = Bar(*columns, console=console, transient=True, speed_estimate_period=_MEMORY)
+            words = TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"))
+            columns = (words, BarColumn(24), MofNCompleteColumn(), TimeRemainingColumn())
+            self._bar = Bar(*columns, console=console, transient=True, expand=True, speed_estimate_period=_MEMORY)
             self._task = self._bar.add_task("points", total=total)
 
     def __enter__(self) -> Progress:
