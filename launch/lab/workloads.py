@@ -9,6 +9,7 @@ from launch.experiment import EvaluateSection, Experiment, SimulateOptions, Task
 from launch.lab.finding import Scale
 from psserver.options import RuleOptions
 
+_IMAGES = 50_000
 Name = Literal["cifar10", "cifar100", "ptb", "shakespeare", "parsing"]
 
 
@@ -45,6 +46,7 @@ def workload(name: Name, scale: Scale) -> Workload:
 
 def _images(dataset: Name, words: str, updates: int, window: int, **arguments: Any) -> Workload:
     more = {"dataset": dataset, **arguments}
+    words = f"{words} ({updates * arguments['batch'] / _IMAGES:.2g} epochs)"
     return Workload(words, "worker.zoo.cifar:resnet", more, updates, window, weight_decay=2e-4)
 
 
