@@ -46,7 +46,7 @@ def workload(name: Name, scale: Scale) -> Workload:
 
 def _images(dataset: Name, words: str, updates: int, window: int, **arguments: Any) -> Workload:
     more = {"dataset": dataset, **arguments}
-    words = f"{words} ({updates * arguments['batch'] / _IMAGES:.2g} epochs)"
+    words = f"{words} ({updates * arguments['batch'] / _IMAGES:.3g} epochs)"
     return Workload(words, "worker.zoo.cifar:resnet", more, updates, window, weight_decay=2e-4)
 
 
