@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from hypothesis import settings
 
 SHARED_MEMORY = Path("/dev/shm")
 PACKS = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
@@ -22,10 +24,19 @@ FOLDERS = ("cifar-10-batches-bin", "cifar-100-binary")
 GRACE = 5.0
 """Seconds a process or thread that is ending may still take."""
 
+settings.register_profile("a machine that others use too", deadline=None)
+settings.load_profile("a machine that others use too")
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interrupts_arrive() -> None:
+    """Programs inherit that SIGINT is ignored, as it is for whatever a shell starts in the background."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

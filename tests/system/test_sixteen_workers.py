@@ -1,4 +1,4 @@
-"""The run everything is for: 16 worker processes, CIFAR-10, ResNet-20, 2,000 updates, from the command line."""
+"""The run everything is for: 16 worker processes, CIFAR-10, ResNet-20, from the command line (and shorter)."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from launch import Run, load_experiment
 from launch.build import make_task
 
-UPDATES = 2000
+UPDATES = 1000
 WORKERS = 16
 pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.fixture(scope="module")
 def run(cifar_data: Path, program: Any, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The run, after it ended by itself and left nothing behind. Batches of 8: a minute and a half on two cores."""
+    """The run, after it ended by itself and left nothing behind. Batches of 8: half a minute on two cores."""
     folder = tmp_path_factory.mktemp("sixteen")
     (folder / "tmp").mkdir()
     memory = Path(tempfile.mkdtemp(dir="/dev/shm", prefix="test-"))
@@ -83,9 +83,9 @@ def test_staleness_is_that_of_sixteen_workers(run: Run) -> None:
 def test_it_trains(run: Run) -> None:
     losses = [row["loss"] for row in run.metrics]
     start, end = sum(losses[:50]) / 50, sum(losses[-100:]) / 100
-    assert end < start - 0.8
+    assert end < start - 0.5
     assert run.summary["final_train_loss"] == pytest.approx(end)
-    assert run.evaluations[-1]["accuracy"] > 0.2
+    assert run.evaluations[-1]["accuracy"] > 0.15
 
 
 def test_total_momentum_is_measured_and_the_loop_answers(run: Run) -> None:
