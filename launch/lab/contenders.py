@@ -13,6 +13,7 @@ Settings: TypeAlias = dict[str, Any]
 _RATE, _MOMENTUM = "tuner.learning_rate", "tuner.momentum"
 ADAM_RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 BETAS = (-0.5, 0.0, 0.5, 0.9)
+_DECAY = {"rule.weight_decay": 0.01}
 _SYMBOLS = {_RATE: "α", _MOMENTUM: "μ"}
 
 
@@ -89,7 +90,7 @@ def synchronous(scale: Scale, recurrent: bool) -> list[Contender]:
 
 def adam(betas: Sequence[float], scale: Scale) -> Contender:
     """Adam over learning rates, at these β1."""
-    rates = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2) if scale == "paper" else ADAM_RATES
+    rates = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2) if scale == "paper" else ADAM_RATES[:4]
     return _constant(ADAM, "adam", product(rates, betas), "β1")
 
 
@@ -102,18 +103,18 @@ def closed_adam(targets: Sequence[float], scale: Scale) -> Contender:
 def baselines(scale: Scale) -> list[Contender]:
     """Everything the asynchronous comparison has, each over a grid wide enough for both settings."""
     fine = scale == "paper"
-    gains = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0) if fine else (0.03, 0.1, 0.3, 1.0)
+    gains = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0) if fine else (0.1, 0.3, 1.0)
     momenta = (-0.5, -0.3, 0.3, 0.5, 0.9, 0.99) if fine else (-0.5, 0.5, 0.9, 0.99)
     betas = (-0.5, -0.3, 0.0, 0.3, 0.5, 0.9) if fine else BETAS
-    rates = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2) if fine else ADAM_RATES[:4]
+    rates = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2) if fine else ADAM_RATES[:3]
     return [
         _constant("SGD", "momentum_sgd", by_gain(gains, (0.0,))),
         _constant(MOMENTUM, "momentum_sgd", by_gain(gains, momenta)),
-        _constant("Nesterov", "nesterov", by_gain(gains, (0.5, 0.9))),
+        _constant("Nesterov", "nesterov", by_gain(gains, (0.5, 0.9) if fine else (0.9,))),
         _constant("RMSProp", "rmsprop", product(rates, (0.0,))),
         _constant("Adagrad", "adagrad", product([10 * rate for rate in rates], (0.0,))),
         adam(betas, scale),
-        _constant("AdamW", "adamw", product(rates[-3:], (0.0, 0.9)), "β1", **{"rule.weight_decay": 0.01}),
+        _constant("AdamW", "adamw", product(rates[-4 if fine else -2 :], (0.0, 0.9)), "β1", **_DECAY),
         yellowfin("open"),
         yellowfin("closed"),
         yellowfin("closed", "lag"),

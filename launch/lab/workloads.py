@@ -68,7 +68,7 @@ _RESNET: dict[str, Any] = {"depth": 8, "width": 8, "batch": 16, "evaluate_exampl
 _LSTM: dict[str, Any] = {"hidden": 64, "layers": 2, "batch": 10, "evaluate_tokens": 5000}
 _SMALL: dict[Name, Workload] = {
     "cifar10": _images("cifar10", "ResNet-8 of width 8, batch 16", 700, 100, **_RESNET),
-    "cifar100": _images("cifar100", "ResNet-8 of width 8, batch 16", 700, 100, **_RESNET),
+    "cifar100": _images("cifar100", "ResNet-8 of width 8, batch 16", 1000, 100, **_RESNET),
     "ptb": _text(
         "word",
         "LSTM 2 × 64, unroll 10, batch 10, the 2,000 most frequent words",
