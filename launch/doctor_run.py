@@ -25,7 +25,12 @@ from worker.load import load_task
 from worker.model import build_model
 
 _SIZE, _PUSHES = 1000, 50
-_DATA = {"CIFAR-10": "cifar-10-batches-bin", "CIFAR-100": "cifar-100-binary"}
+_WORDS = "ptb.train.txt"
+_DATA = {
+    "CIFAR-10": ("cifar-10-batches-bin",),
+    "CIFAR-100": ("cifar-100-binary",),
+    "Penn Treebank": (f"ptb/{_WORDS}", f"ptb/{_WORDS}.xz", _WORDS, f"{_WORDS}.xz", "simple-examples.tgz"),
+}
 
 
 def examine_round_trip() -> Finding:
@@ -74,7 +79,7 @@ def _push(address: str) -> float:
 def examine_data() -> Iterator[Finding]:
     """Which data sets are there already."""
     folder = resolve_data_dir(None)
-    here = [name for name, inner in _DATA.items() if (folder / inner).is_dir() or folder.name == inner]
+    here = [name for name, places in _DATA.items() if any((folder / p).exists() or folder.name == p for p in places)]
     found = f"{', '.join(here)} in {folder}" if here else f"none in {folder}"
     advice = (
         "" if here else "digits and the quadratic need none; others are downloaded, or say --data-dir or $YFPS_DATA"
