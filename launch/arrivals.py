@@ -127,5 +127,5 @@ class Queue:
 
 def service_means(options: SimulateOptions, workers: int) -> list[float]:
     """Mean service time of each worker, in seconds."""
-    slow = min(options.stragglers, workers) if options.staleness == "stragglers" else 0
+    slow = options.stragglers if options.staleness == "stragglers" else 0
     return [options.slowdown] * slow + [1.0] * (workers - slow)

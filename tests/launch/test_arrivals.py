@@ -177,3 +177,9 @@ def test_a_trace_is_for_asynchronous_runs() -> None:
 
 def test_none_is_a_word_here() -> None:
     assert load_experiment("quadratic", ["simulate.staleness=none"]).simulate.staleness == "none"
+
+
+def test_more_stragglers_than_workers_are_refused() -> None:
+    settings = ["simulate.staleness=stragglers", "simulate.stragglers=9", "train.workers=8"]
+    with pytest.raises(ConfigurationError, match="stragglers: expected at most train.workers = 8, got 9"):
+        make_arrivals(load_experiment("quadratic", settings))
