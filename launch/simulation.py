@@ -111,7 +111,7 @@ def make_arrivals(experiment: Experiment) -> Arrivals:
             return Drawn(train.workers, train.seed)
         case "stragglers" if options.stragglers > train.workers:
             raise ConfigurationError(
-                f"simulate.stragglers: expected at most train.workers = {train.workers}, got {options.stragglers}"
+                f"simulate.stragglers: expected at most {train.workers} (train.workers), got {options.stragglers}"
             )
         case "gamma" | "stragglers":
             return Queue(service_means(options, train.workers), options.shape, train.seed)

@@ -181,5 +181,5 @@ def test_none_is_a_word_here() -> None:
 
 def test_more_stragglers_than_workers_are_refused() -> None:
     settings = ["simulate.staleness=stragglers", "simulate.stragglers=9", "train.workers=8"]
-    with pytest.raises(ConfigurationError, match="stragglers: expected at most train.workers = 8, got 9"):
+    with pytest.raises(ConfigurationError, match="stragglers: expected at most 8"):
         make_arrivals(load_experiment("quadratic", settings))
