@@ -55,6 +55,11 @@ class Intake:
             return Refusal("stale", f"staleness: expected 0 in synchronous mode, got {staleness}")
         if self._bound is not None and staleness > self._bound:
             return Refusal("stale", f"staleness: expected at most {self._bound}, got {staleness}")
+        if self._updater.lacks(push.version):
+            return Refusal(
+                "stale",
+                f"version: expected one still kept, which rule.staleness needs to compare with, got {push.version}",
+            )
         if not math.isfinite(push.loss):
             return Refusal("not-finite", f"loss: expected a finite number, got {push.loss}")
         return None

@@ -22,6 +22,9 @@ class RuleOptions:
     rho:          decay ρ of RMSProp's second moment.
     beta2:        decay β2 of Adam's second moment.
     epsilon:      ε, added to the root of the second moment.
+    staleness:    what is done about a gradient's staleness τ, with any rule: "none"; "inverse", which divides the
+                  learning rate by max(τ, 1); "delay-compensated", which adds λ g² (x_t − x_v) to the gradient g.
+    compensation: that λ; from 0 on.
     """
 
     name: Literal["momentum_sgd", "nesterov", "rmsprop", "adagrad", "adam", "adamw"] = "momentum_sgd"
@@ -29,6 +32,8 @@ class RuleOptions:
     rho: float = 0.99
     beta2: float = 0.999
     epsilon: float = 1e-8
+    staleness: Literal["none", "inverse", "delay-compensated"] = "none"
+    compensation: float = 0.04
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
@@ -38,6 +43,7 @@ class RuleOptions:
         _need(0 <= self.rho < 1, "rho", "a number in [0, 1)", self.rho)
         _need(0 <= self.beta2 < 1, "beta2", "a number in [0, 1)", self.beta2)
         _need(self.epsilon > 0, "epsilon", "a number above 0", self.epsilon)
+        _need(self.compensation >= 0, "compensation", "a number of at least 0", self.compensation)
 
     @property
     def gradient_decay(self) -> float:

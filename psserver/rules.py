@@ -11,6 +11,7 @@ from psserver.adaptive import Adagrad, Adam, AdamW, RMSProp
 from psserver.momentum import MomentumSGD, Nesterov
 from psserver.options import RuleOptions
 from psserver.rule_state import State
+from psserver.staleness import DelayCompensated, InverseRate
 
 
 class Rule(Protocol):
@@ -37,7 +38,18 @@ class Rule(Protocol):
 
 
 def make_rule(options: RuleOptions, size: int) -> Rule:
-    """The rule that `[rule]` names, for a vector of `size` values."""
+    """The rule that `[rule]` names, for a vector of `size` values, with the correction for staleness it names."""
+    rule = _plain_rule(options, size)
+    match options.staleness:
+        case "none":
+            return rule
+        case "inverse":
+            return InverseRate(rule)
+        case "delay-compensated":
+            return DelayCompensated(rule, options.compensation)
+
+
+def _plain_rule(options: RuleOptions, size: int) -> Rule:
     match options.name:
         case "momentum_sgd":
             return MomentumSGD()

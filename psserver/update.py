@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from psserver.rules import Rule
+from psserver.staleness import Corrected
 from psserver.trajectory import Trajectory
 from tuner import Settings
 
@@ -66,17 +68,40 @@ class Updater:
         self.rule = rule
         self.tuner = tuner
         self._weight_decay = weight_decay
+        self._correction = rule if isinstance(rule, Corrected) else None
+        self._compensates = self._correction is not None and self._correction.compensates
         size = trajectory.current.tensor.numel()
         self._blocks = [slice(start, min(start + BLOCK, size)) for start in range(0, size, BLOCK)]
         self._decayed = torch.empty(min(BLOCK, size))
         self._scratch = torch.empty(min(BLOCK, size))
         self._newest: tuple[int, Tensor] | None = None
 
+    def lacks(self, computed_at: int) -> bool:
+        """Whether a gradient computed at that version cannot be applied because that version is no longer kept."""
+        correction = self._correction
+        return correction is not None and correction.needs_origin and self.trajectory.at(computed_at) is None
+
     def apply(self, gradient: Tensor, computed_at: int) -> Update:
         """Write version t + 1 from the gradient (float32 [N], computed at version `computed_at` ≤ t).
 
-        Raises NonFiniteGradient, with everything as it was, when the gradient is not finite.
+        The trajectory must not lack that version (`lacks`). Raises NonFiniteGradient, with everything as it was, when
+        the gradient is not finite.
         """
+        if self._correction is None:
+            return self._update(gradient, computed_at)
+        staleness = self.trajectory.version - computed_at
+        if not (staleness and self._correction.needs_origin):
+            self._correction.arrive(staleness, None)
+            return self._update(gradient, computed_at)
+        self.trajectory.hold(computed_at)  # or the new version would be written over it
+        try:
+            self._correction.arrive(staleness, torch.from_numpy(self.trajectory.values(computed_at)))
+            return self._update(gradient, computed_at)
+        finally:
+            self._correction.arrive(0, None)
+            self.trajectory.release(computed_at)
+
+    def _update(self, gradient: Tensor, computed_at: int) -> Update:
         x = self.trajectory.current.tensor
         for block, decayed in self._with_decay(gradient, x):
             self.tuner.look(block, decayed)
@@ -98,12 +123,19 @@ class Updater:
         return Update(self.trajectory.version, settings, total_momentum, self.tuner.clamped)
 
     def _with_decay(self, gradient: Tensor, x: Tensor) -> Iterator[tuple[slice, Tensor]]:
-        """Blocks of g + λx; of g itself, without a copy, when there is no weight decay."""
+        """Blocks of g + λx; of g itself, without a copy, when there is no weight decay. g is compensated if it is."""
         for block in self._blocks:
             part = gradient[block]
+            if self._compensates:
+                part = self._compensated(part, x[block], itemgetter(block), self._decayed)
             if self._weight_decay:
                 part = torch.add(part, x[block], alpha=self._weight_decay, out=self._decayed[: part.numel()])
             yield block, part
+
+    def _compensated(self, part: Tensor, x: Tensor, take: Callable[[Tensor], Tensor], room: Tensor) -> Tensor:
+        if self._correction is None:
+            return part
+        return self._correction.compensate(part, x, take, room[: part.numel()])
 
     def _clipped(self, decayed: Tensor) -> Tensor:
         return self._decayed[: decayed.numel()]
@@ -113,6 +145,8 @@ class Updater:
         sampled = self.tuner.sample(gradient)
         known = self._newest is not None and self._newest[0] == self.trajectory.version
         here = self._newest[1] if self._newest is not None and known else self.tuner.sample(x)
+        if self._compensates:
+            sampled = self._compensated(sampled, here, self.tuner.sample, torch.empty_like(sampled))
         if self._weight_decay:
             sampled = torch.add(sampled, here, alpha=self._weight_decay)
         return self.rule.applied(sampled * settings.scale, here, self.tuner.sample)
