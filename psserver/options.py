@@ -23,8 +23,10 @@ class RuleOptions:
     beta2:        decay β2 of Adam's second moment.
     epsilon:      ε, added to the root of the second moment.
     staleness:    what is done about a gradient's staleness τ, with any rule: "none"; "inverse", which divides the
-                  learning rate by max(τ, 1); "delay-compensated", which adds λ g² (x_t − x_v) to the gradient g.
-    compensation: that λ; from 0 on.
+                  learning rate by max(τ, 1); "delay-compensated", which adds λ g² (x_t − x_v) to the gradient g, x_v
+                  being where it was computed; "gap-aware", which divides g by 1 + |x_t − x_v| / C, C a usual step.
+    compensation: that λ.
+    gap_decay:    decay of the running mean of squared steps that C is the root of.
     """
 
     name: Literal["momentum_sgd", "nesterov", "rmsprop", "adagrad", "adam", "adamw"] = "momentum_sgd"
@@ -32,8 +34,9 @@ class RuleOptions:
     rho: float = 0.99
     beta2: float = 0.999
     epsilon: float = 1e-8
-    staleness: Literal["none", "inverse", "delay-compensated"] = "none"
+    staleness: Literal["none", "inverse", "delay-compensated", "gap-aware"] = "none"
     compensation: float = 0.04
+    gap_decay: float = 0.999
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
@@ -44,6 +47,7 @@ class RuleOptions:
         _need(0 <= self.beta2 < 1, "beta2", "a number in [0, 1)", self.beta2)
         _need(self.epsilon > 0, "epsilon", "a number above 0", self.epsilon)
         _need(self.compensation >= 0, "compensation", "a number of at least 0", self.compensation)
+        _need(0 <= self.gap_decay < 1, "gap_decay", "a number in [0, 1)", self.gap_decay)
 
     @property
     def gradient_decay(self) -> float:

@@ -8,6 +8,7 @@ from typing import Protocol
 from torch import Tensor
 
 from psserver.adaptive import Adagrad, Adam, AdamW, RMSProp
+from psserver.gap import GapAware
 from psserver.momentum import MomentumSGD, Nesterov
 from psserver.options import RuleOptions
 from psserver.rule_state import State
@@ -47,6 +48,8 @@ def make_rule(options: RuleOptions, size: int) -> Rule:
             return InverseRate(rule)
         case "delay-compensated":
             return DelayCompensated(rule, options.compensation)
+        case "gap-aware":
+            return GapAware(rule, size, options.gap_decay, options.epsilon)
 
 
 def _plain_rule(options: RuleOptions, size: int) -> Rule:
@@ -66,11 +69,12 @@ def _plain_rule(options: RuleOptions, size: int) -> Rule:
 
 
 def state_vectors(options: RuleOptions) -> int:
-    """How many vectors of N float32 values the rule adds to a checkpoint."""
+    """How many vectors of N float32 values the rule adds to a checkpoint, with its correction for staleness."""
+    gap = int(options.staleness == "gap-aware")
     match options.name:
         case "momentum_sgd":
-            return 0
+            return gap
         case "nesterov" | "rmsprop" | "adagrad":
-            return 1
+            return gap + 1
         case "adam" | "adamw":
-            return 2
+            return gap + 2

@@ -1,7 +1,8 @@
-"""Published corrections for stale gradients, around any update rule: α/τ, delay compensation, the gap.
+"""Published corrections for stale gradients, around any update rule: α/τ and delay compensation.
 
 x_v is the version a gradient was computed at, x_t the one it is applied to, τ = t − v its staleness. With τ = 0 every
-correction leaves the update as it is, bit for bit. Each follows from the trajectory, the gradient and v alone.
+correction leaves the update as it is, bit for bit. Each follows from the trajectory, the gradient and v alone, and
+from a state that is saved with the rule's. `psserver.gap` has one more.
 """
 
 from __future__ import annotations
