@@ -6,11 +6,11 @@ Source: Zhang and Mitliagkas (2019), closed-loop YellowFin; the identity in `Tot
 from __future__ import annotations
 
 import math
-import random
 
 import torch
 from torch import Tensor
 
+from tuner.sample import Sample
 from tuner.target import State
 
 ULPS = 8.0  # a displacement no longer than this many units in the last place of x is mostly rounding
@@ -37,11 +37,8 @@ class TotalMomentum:
     """
 
     def __init__(self, size: int, *, sample: int, history: int, seed: int, resolution: float = 2.0**-23) -> None:
-        self._size, self._history = size, history
+        self._sample, self._history = Sample(size, sample, seed), history
         self._longest = 1.0 / (ULPS * resolution) if resolution else math.inf
-        self._index: Tensor | None = None
-        if 0 < sample < size:
-            self._index = torch.tensor(sorted(random.Random(seed).sample(range(size), sample)))
         self._needed = min(NEEDED, -(-self.count // 2))
         self._rows = torch.empty(0)  # [history, K] from the first version on: written over in place, it never grows
         self._versions = [-1] * history
@@ -50,17 +47,11 @@ class TotalMomentum:
     @property
     def count(self) -> int:
         """K, the number of coordinates sampled."""
-        return self._size if self._index is None else self._index.numel()
+        return self._sample.count
 
     def sample(self, vector: Tensor) -> Tensor:
         """The sampled coordinates of a vector [N], as a new tensor [K]."""
-        if vector.numel() != self._size:
-            raise ValueError(f"vector: expected {self._size} values, got {vector.numel()}")
-        if self._index is None:
-            return vector.clone()
-        if self._index.device != vector.device:
-            self._index = self._index.to(vector.device)
-        return vector.index_select(0, self._index)
+        return self._sample.take(vector)
 
     def record(self, version: int, sampled: Tensor, learning_rate: float, momentum: float = 0.0) -> None:
         """Remember a version: its sampled coordinates [K] (copied) and the α of the update that made it."""
@@ -98,7 +89,7 @@ class TotalMomentum:
         """The remembered versions, oldest first: numbers, learning rates, coordinates [versions, K]; the sample."""
         known = sorted(v for v in self._versions if v >= 0)
         return {
-            "index": None if self._index is None else self._index.clone(),
+            "index": self._sample.saved(),
             "versions": known,
             "rates": [self._rates[v % self._history] for v in known],
             "rows": self._rows[[v % self._history for v in known]] if known else None,
@@ -109,11 +100,8 @@ class TotalMomentum:
 
         Raises ValueError when the sample has another size.
         """
-        index, rows = state["index"], state["rows"]
-        count = self._size if index is None else index.numel()
-        if count != self.count:
-            raise ValueError(f"sample: expected {self.count} coordinates, got {count}")
-        self._index = None if index is None else index.clone()
+        rows = state["rows"]
+        self._sample.restore(state["index"])
         self._rows = torch.empty(0)
         self._versions = [-1] * self._history
         for position, version in enumerate(state["versions"]):

@@ -118,7 +118,7 @@ def test_slow_motion_under_delay_shows_momentum_above_the_algorithm_s() -> None:
 
 
 def simple_run(measure: TotalMomentum, updates: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    x = torch.linspace(1, 2, measure._size, dtype=dtype)
+    x = torch.linspace(1, 2, measure._sample.size, dtype=dtype)
     measure.record(0, measure.sample(x), 0.0)
     for t in range(updates):
         x = x - 0.1
