@@ -7,6 +7,7 @@ from itertools import pairwise
 from math import inf
 from typing import ClassVar, Literal
 
+ESTIMATORS = "'median', 'lag' or 'regression'"
 TARGETS = "'yellowfin', 'constant', 'step' or 'cosine'"
 
 
@@ -32,8 +33,8 @@ class TunerOptions:
                    measurement (docs/measurements.md).
     clip:          clip the gradient norm at √h_max (YellowFin only).
     loop:          "open" applies the target momentum; "closed" steers the measured total momentum to it.
-    estimator:     of total momentum: "median" over coordinates of the trajectory, as in the article, or "lag", from
-                   the staleness the server sees.
+    estimator:     of total momentum: "median" over coordinates of the trajectory, as in the article; "lag", from the
+                   staleness the server sees; "regression", from what staleness did to the gradients applied.
     gain:          γ of the closed loop.
     momentum_min, momentum_max: the clamp of the closed loop.
     sample:        coordinates over which total momentum is measured; 0 means all of them.
@@ -52,7 +53,7 @@ class TunerOptions:
     smoothing: Literal["none", "ema"] = "none"
     clip: bool = True
     loop: Literal["open", "closed"] = "closed"
-    estimator: Literal["median", "lag"] = "median"
+    estimator: Literal["median", "lag", "regression"] = "median"
     gain: float = 0.01
     momentum_min: float = -0.9
     momentum_max: float = 0.999
@@ -66,7 +67,7 @@ class TunerOptions:
         _need(self.target in ("yellowfin", "constant", "step", "cosine"), "target", TARGETS, self.target)
         _need(self.smoothing in ("none", "ema"), "smoothing", "'none' or 'ema'", self.smoothing)
         _need(self.loop in ("open", "closed"), "loop", "'open' or 'closed'", self.loop)
-        _need(self.estimator in ("median", "lag"), "estimator", "'median' or 'lag'", self.estimator)
+        _need(self.estimator in ("median", "lag", "regression"), "estimator", ESTIMATORS, self.estimator)
         _need(0 < self.learning_rate < inf, "learning_rate", "a finite number above 0", self.learning_rate)
         _need(-1 < self.momentum < 1, "momentum", "a number in (-1, 1)", self.momentum)
         _need(0 < self.lr_factor < inf, "lr_factor", "a finite number above 0", self.lr_factor)

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from tuner.constant import Constant
+from tuner.estimator import Estimator
 from tuner.lag import Lag
 from tuner.loop import Clamp, Closed, Loop, Open
 from tuner.options import TunerOptions
+from tuner.regression import Regression
 from tuner.schedule import Cosine, Step
 from tuner.target import State, Target
 from tuner.total_momentum import TotalMomentum
@@ -42,7 +44,7 @@ class Tuner:
     after it was built.
     """
 
-    def __init__(self, target: Target, loop: Loop, estimator: TotalMomentum | Lag, lr_factor: float = 1.0) -> None:
+    def __init__(self, target: Target, loop: Loop, estimator: Estimator, lr_factor: float = 1.0) -> None:
         self.target, self.loop, self.estimator = target, loop, estimator
         self.lr_factor = lr_factor
         self._learning_rate = 0.0
@@ -152,7 +154,11 @@ def _loop(options: TunerOptions) -> Loop:
     return Closed(options.gain, options.momentum_min, options.momentum_max)
 
 
-def _estimator(options: TunerOptions, size: int, seed: int) -> TotalMomentum | Lag:
-    if options.estimator == "lag":
-        return Lag()
-    return TotalMomentum(size, sample=options.sample, history=options.history, seed=seed)
+def _estimator(options: TunerOptions, size: int, seed: int) -> Estimator:
+    match options.estimator:
+        case "lag":
+            return Lag()
+        case "regression":
+            return Regression(size, sample=options.sample, history=options.history, seed=seed)
+        case "median":
+            return TotalMomentum(size, sample=options.sample, history=options.history, seed=seed)
