@@ -21,11 +21,12 @@ class RuleOptions:
                   an update takes from the parameters, which no gradient shows.
     rho:          decay ρ of RMSProp's second moment.
     beta2:        decay β2 of Adam's second moment.
-    epsilon:      ε, added to the root of the second moment.
+    epsilon:      ε, added to the root of a second moment.
     staleness:    what is done about a gradient's staleness τ, with any rule: "none"; "inverse", which divides the
                   learning rate by max(τ, 1); "delay-compensated", which adds λ g² (x_t − x_v) to the gradient g, x_v
                   being where it was computed; "gap-aware", which divides g by 1 + |x_t − x_v| / C, C a usual step.
-    compensation: that λ.
+                  The last two refuse the few gradients whose x_v is gone, after a restart or a lost connection.
+    compensation: that λ; the default is that of the implementation in MXNet.
     gap_decay:    decay of the running mean of squared steps that C is the root of.
     """
 
