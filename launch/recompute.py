@@ -60,7 +60,7 @@ class Recomputation:
         self.tuner = build_tuner(experiment.tuner, self.layout.size, train.updates, train.seed)
         self.rule = make_rule(rule, self.layout.size)
         self.trajectory = Trajectory(model.parameters, version=0, slots=3, directory=None)
-        self._updater = Updater(self.trajectory, self.rule, self.tuner, rule.weight_decay)
+        self._updater = Updater(self.trajectory, self.rule, self.tuner, rule.gradient_decay)
         self.tuner.record(0, self.trajectory.current.tensor)
         self._train, self._threads = train, worker_threads(experiment)
         self._model = Gradient(task, Shard(0, train.workers, train.seed), pick_device(train.device, task))

@@ -78,10 +78,16 @@ def edit(path: Path, number: int, change: Callable[[dict[str, Any]], object]) ->
 @pytest.mark.parametrize(
     "settings",
     [
-        ["simulate.staleness=memoryless"],
+        ["simulate.staleness=memoryless", "rule.staleness=gap-aware"],
         ["simulate.staleness=none", "rule.name=adam", "rule.weight_decay=1e-3"],
         ["server.mode=synchronous", "train.workers=2", "rule.name=nesterov"],
-        ["server.max_staleness=2", "rule.name=adamw", "tuner.target=cosine", "tuner.estimator=lag"],
+        [
+            "server.max_staleness=2",
+            "rule.name=adamw",
+            "rule.weight_decay=0.1",
+            "tuner.target=cosine",
+            "tuner.estimator=lag",
+        ],
     ],
     ids=["memoryless", "adam", "synchronous", "bounded"],
 )
