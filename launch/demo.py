@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -65,7 +66,9 @@ def _run(scene: Scene, folder: Path) -> Run:
 
 
 def _table(runs: list[tuple[Scene, Run]]) -> Table:
-    table = Table(title="Measured: loss, accuracy, mean staleness, momentum", title_justify="left")
+    # No wider than 80 columns: what is left of a number that was cut says nothing.
+    title = "Measured: loss, accuracy, mean staleness, momentum"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0)
     table.add_column("", no_wrap=True)
     for column in ("loss", "accuracy", "stale", "target", "used", "total"):
         table.add_column(column, justify="right", no_wrap=True)

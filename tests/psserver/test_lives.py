@@ -132,7 +132,7 @@ def test_memory_does_not_grow_under_ten_thousand_messages_of_garbage(tmp_path: P
 
 
 def test_memory_stays_as_it_is_over_thousands_of_updates(tmp_path: Path, address: str) -> None:
-    size, updates = 100_000, 5_000
+    size, updates = 100_000, 3_000
     options = {"size": size, "updates": updates, "workers": 4, "every": 0, "shared_memory": False}
     with ServerProcess(tmp_path, address, **options) as server:
         used: list[int] = []

@@ -37,7 +37,7 @@ def imported_torch() -> int:
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize(("size", "updates"), [(LARGE, 500), (SMALL, 5_000)])
+@pytest.mark.parametrize(("size", "updates"), [(LARGE, 300), (SMALL, 5_000)])
 def test_the_server_holds_its_versions_and_little_else_and_does_not_grow(
     size: int, updates: int, start: Any, tmp_path: Path, slow: Path, records: Any
 ) -> None:
