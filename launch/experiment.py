@@ -127,6 +127,11 @@ class Experiment(Section):
     simulate: SimulateOptions = SimulateOptions()
     data: DataSection = DataSection()
 
+    @model_validator(mode="after")
+    def _rule_fits_the_server(self) -> Self:
+        self.rule.check_with(self.server)
+        return self
+
     def to_toml(self) -> str:
         """The whole experiment as TOML; reading it back gives an equal experiment."""
         return tomlkit.dumps(_without_none(self.model_dump()))

@@ -58,7 +58,7 @@ class Recomputation:
         self.notes: list[str] = []
         self.gradients = 0
         self.tuner = build_tuner(experiment.tuner, self.layout.size, train.updates, train.seed)
-        self.rule = make_rule(rule, self.layout.size)
+        self.rule = make_rule(rule, self.layout.size, experiment.server.sources(train.workers))
         self.trajectory = Trajectory(model.parameters, version=0, slots=3, directory=None)
         self._updater = Updater(self.trajectory, self.rule, self.tuner, rule.gradient_decay)
         self.tuner.record(0, self.trajectory.current.tensor)
@@ -68,7 +68,8 @@ class Recomputation:
         self._steps: dict[int, int] = {}
         self._outs: list[Tensor] = []
         server = experiment.server
-        self._stale_is_lost = server.mode == "asynchronous" and server.max_staleness is None
+        self._synchronous = server.mode == "synchronous"
+        self._stale_is_lost = not self._synchronous and server.max_staleness is None and rule.discards_from is None
         self._uses = Counter(row.version for row in rows if self.needs(row))
         self._keep()
 
@@ -95,7 +96,8 @@ class Recomputation:
         torch.set_num_threads(1)  # the server's
         gradient = mean_gradient(contributions) if len(contributions) > 1 else contributions[0].gradient
         try:
-            update = self._updater.apply(gradient, round_[0].row.version)
+            worker = 0 if self._synchronous else round_[0].row.worker
+            update = self._updater.apply(gradient, round_[0].row.version, worker)
         except NonFiniteGradient:
             return None
         self._keep()

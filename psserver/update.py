@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from psserver.rule_state import Attributed
 from psserver.rules import Rule
 from psserver.staleness import Corrected
 from psserver.trajectory import Trajectory
@@ -69,6 +70,8 @@ class Updater:
         self.tuner = tuner
         self._weight_decay = weight_decay
         self._correction = rule if isinstance(rule, Corrected) else None
+        plain = rule.rule if isinstance(rule, Corrected) else rule
+        self._attributed = plain if isinstance(plain, Attributed) else None
         self._compensates = self._correction is not None and self._correction.compensates
         size = trajectory.current.tensor.numel()
         self._blocks = [slice(start, min(start + BLOCK, size)) for start in range(0, size, BLOCK)]
@@ -81,12 +84,14 @@ class Updater:
         correction = self._correction
         return correction is not None and correction.needs_origin and self.trajectory.at(computed_at) is None
 
-    def apply(self, gradient: Tensor, computed_at: int) -> Update:
-        """Write version t + 1 from the gradient (float32 [N], computed at version `computed_at` ≤ t).
+    def apply(self, gradient: Tensor, computed_at: int, worker: int = 0) -> Update:
+        """Write version t + 1 from the gradient (float32 [N], computed at version `computed_at` ≤ t by `worker`).
 
-        The trajectory must not lack that version (`lacks`). Raises NonFiniteGradient, with everything as it was, when
-        the gradient is not finite.
+        The mean of a synchronous round is worker 0's. The trajectory must not lack that version (`lacks`). Raises
+        NonFiniteGradient, with everything as it was, when the gradient is not finite.
         """
+        if self._attributed is not None:
+            self._attributed.attribute(worker, computed_at, self.trajectory.version)
         if self._correction is None:
             return self._update(gradient, computed_at)
         staleness = self.trajectory.version - computed_at

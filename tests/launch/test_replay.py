@@ -88,8 +88,23 @@ def edit(path: Path, number: int, change: Callable[[dict[str, Any]], object]) ->
             "tuner.target=cosine",
             "tuner.estimator=lag",
         ],
+        ["simulate.staleness=gamma", "rule.name=dana_slim"],
+        ["simulate.staleness=gamma", "rule.name=ormo", "rule.weight_decay=1e-3"],
+        ["server.mode=synchronous", "train.workers=2", "rule.name=dana_slim"],
+        ["simulate.staleness=memoryless", "rule.name=schedule_free_adamw", "rule.weight_decay=0.1"],
+        ["simulate.staleness=memoryless", "rule.name=prodigy", "tuner.target=constant", "tuner.learning_rate=1.0"],
     ],
-    ids=["memoryless", "adam", "synchronous", "bounded"],
+    ids=[
+        "memoryless",
+        "adam",
+        "synchronous",
+        "bounded",
+        "dana",
+        "ormo",
+        "dana-synchronous",
+        "schedule-free",
+        "prodigy",
+    ],
 )
 def test_a_simulated_run_is_identical(settings: list[str], tmp_path: Path) -> None:
     small = [*SMALL, "task.arguments.width=2", "task.arguments.batch=8"]
@@ -101,6 +116,16 @@ def test_a_simulated_run_is_identical(settings: list[str], tmp_path: Path) -> No
         f"identical: 40 updates, {found.gradients} gradients, parameters and optimizer state equal at updates 20 and 40"
     )
     assert said(found, run) == equal
+
+
+def test_discarded_gradients_are_left_out_but_move_a_recurrent_state_on(recurrent: Path, tmp_path: Path) -> None:
+    threshold = ["rule.staleness=threshold", "rule.delay_threshold=3", "rule.name=dana_slim"]
+    run = simulate(recurrent, tmp_path / "run", settings=[*SMALL, *threshold])
+    rejected = run.summary["pushes_rejected"]
+    assert rejected > 0
+    assert max(row["staleness"] for row in run.metrics) == 2
+    found = replay(run.path)
+    assert (found.difference, found.updates, found.gradients, found.notes) == (None, 40, 40 + rejected, [])
 
 
 def test_the_trajectory_itself_is_followed_to_where_one_asks(quadratic: Run) -> None:
