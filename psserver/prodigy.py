@@ -73,7 +73,8 @@ class Prodigy:
     """`prodigy`: the tuner's learning rate is γ, which multiplies the estimate (1 is the method); its momentum is β1.
 
     d_{t+1} = max(d_t, r / ‖s‖_1) with r ← β3 r + (1 − β3) γ d² ⟨g, x_0 − x_t⟩. x_t is the version that a gradient is
-    applied to; with staleness the gradient is of another. Keeps m, v, s and x_0: four more vectors of N float32 values.
+    applied to; with staleness the gradient is of another, and d, which never shrinks, comes out too large: a γ of some
+    tenths, or "inverse", then makes up for it. Keeps m, v, s and x_0: four more vectors of N float32 values.
     """
 
     def __init__(self, size: int, options: RuleOptions) -> None:

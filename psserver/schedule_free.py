@@ -69,7 +69,7 @@ class ScheduleFreeSGD:
         """(1 − β (1 − c)) g: what α multiplies at once.
 
         The rest of a step is c (z − y), a memory that fades with 1 − c and not with β. So the measured total momentum
-        is that of y, small and not β, and no measure of what β does.
+        is that of the trajectory of y; it is not β without staleness either, and no measure of what β does.
         """
         return gradient * self._step.taken
 
