@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 
 from tuner.averages import Average, LogAverage
 from tuner.target import State
 
+RECENT = 10  # measurements whose largest h_max counts at once: an average comes too late where curvature grows
 LOWEST = 1e-6  # the mean curvature counts as at least this part of the largest
 
 
 class MeasuredCurvature:
     """h_max and h_min from Hessian-vector products, averaged over time.
 
-    h_max is the largest magnitude among the Hessian's eigenvalues, averaged in the log domain, and h_min the mean of
-    its diagonal: most eigenvalues of a network are nearly 0, and their minimum would say nothing. Measured by one
-    random vector, that mean comes out with much noise and often negative, but right on average, so it is averaged as
-    it is. Both are of one batch.
+    h_max is the largest magnitude among the Hessian's eigenvalues, averaged in the log domain, but never below any of
+    the last ten: curvature grows quickly at the start, and batches differ. h_min is the mean of the diagonal: most
+    eigenvalues of a network are nearly 0, and their minimum would say nothing. Measured by one random vector, that
+    mean comes out with much noise and often negative, but right on average, so it is averaged as it is. Both are of
+    one batch.
 
     beta: decay an update; every: updates between two measurements, so that the averages forget by the update as
     YellowFin's others do.
@@ -25,6 +28,7 @@ class MeasuredCurvature:
     def __init__(self, beta: float, every: int) -> None:
         decay = beta**every
         self._max, self._mean = LogAverage(decay), Average(decay)
+        self._recent: deque[float] = deque(maxlen=RECENT)
         self._looked: tuple[float, float] | None = None
 
     def look(self, h_max: float, h_mean: float) -> None:
@@ -35,6 +39,7 @@ class MeasuredCurvature:
         """The gradient that came with the measurement is good."""
         if self._looked is not None:
             h_max, h_mean = self._looked
+            self._recent.append(h_max)
             self._max.update(h_max)
             self._mean.update(h_mean)
         self._looked = None
@@ -55,20 +60,17 @@ class MeasuredCurvature:
 
     @property
     def h_max(self) -> float:
-        """Averaged largest magnitude; 0 while unknown."""
-        return self._max.value
-
-    @property
-    def middle(self) -> float:
-        """√(h_min h_max): what gradients are divided by for the distance to the optimum."""
-        return math.sqrt(self.h_min) * math.sqrt(self.h_max)
+        """Largest magnitude, of the average and of the recent ones; 0 while unknown."""
+        return max(self._max.value, *self._recent) if self._recent else 0.0
 
     def state_dict(self) -> State:
-        """Both averages."""
-        return {"mean": self._mean.state_dict(), "max": self._max.state_dict()}
+        """Both averages and the recent h_max, oldest first."""
+        return {"recent": list(self._recent), "mean": self._mean.state_dict(), "max": self._max.state_dict()}
 
     def load_state_dict(self, state: State) -> None:
         """Continue from `state_dict`'s answer."""
         self._looked = None
+        self._recent.clear()
+        self._recent.extend(float(h) for h in state["recent"])
         self._mean.load_state_dict(state["mean"])
         self._max.load_state_dict(state["max"])

@@ -32,7 +32,8 @@ class YellowFinTarget:
      6. warm-up:     α ← min(α, α (t+1)/(10 w)) for window w.
 
     With `curvature_every`, the curvatures that workers measure (`look_curvature`) take the place of h_min and h_max in
-    step 4 and of EMA(‖g‖²) in D, from the first of them on; clipping keeps to ‖g‖².
+    step 4, from the first of them on, and D is the average of EMA(‖g‖)/h_max: the distance that is certain, for
+    ‖g‖ ≤ h_max ‖x − x*‖. Clipping keeps to ‖g‖².
 
     While every gradient has been zero nothing is known: α = 0 and μ* = 0. Afterwards a zero gradient counts in C and
     D, and leaves the curvature range alone.
@@ -90,7 +91,7 @@ class YellowFinTarget:
             self._measured.accept()
         self._variance.update(s * s * squares, s * products)
         measured = self._range_measured()
-        self._distance.update(s * norm, self._variance.mean_square if measured is None else measured.middle)
+        self._distance.update(s * norm, self._variance.mean_square if measured is None else measured.h_max)
         alpha, mu = self._step()
         warm = min(1.0, (self._count + 1) / (10.0 * self._window))
         self._count += 1

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tuner import NonFiniteGradient
-from tuner.curvature import LOWEST, MeasuredCurvature
+from tuner.curvature import LOWEST, RECENT, MeasuredCurvature
 from tuner.options import TunerOptions
 from tuner.tuner import build
 from tuner.yellowfin import YellowFinTarget
@@ -27,13 +27,25 @@ def step(target: YellowFinTarget, gradient: torch.Tensor, curvature: tuple[float
 
 def test_averages_forget_by_the_update_and_not_by_the_measurement() -> None:
     range_ = MeasuredCurvature(0.999, 20)
-    for h_max in (1.0, 16.0):
-        range_.look(h_max, 0.5)
+    for h_max, h_mean in [(16.0, 0.5), *[(1.0, 0.25)] * RECENT]:
+        range_.look(h_max, h_mean)
         range_.accept()
     decay = 0.999**20
-    assert range_.h_max == pytest.approx(16.0 ** (1 / (1 + decay)))
-    assert range_.h_min == pytest.approx(0.5)
-    assert range_.middle == pytest.approx(math.sqrt(range_.h_min * range_.h_max))
+    share = decay**RECENT * (1 - decay) / (1 - decay ** (RECENT + 1))
+    assert range_.h_max == pytest.approx(16.0**share)
+    assert range_.h_min == pytest.approx(0.25 + 0.25 * share)
+
+
+def test_a_rise_of_the_largest_curvature_counts_at_once_and_for_ten_measurements() -> None:
+    range_ = MeasuredCurvature(0.999, 1)
+    seen = []
+    for h_max in (1.0, 8.0, *[1.0] * RECENT):
+        range_.look(h_max, 0.5)
+        range_.accept()
+        seen.append(range_.h_max)
+    assert seen[0] == pytest.approx(1.0)
+    assert seen[1 : RECENT + 1] == [8.0] * RECENT
+    assert seen[-1] < 1.3
 
 
 @pytest.mark.parametrize(("h_mean", "h_min"), [(-3.0, LOWEST), (0.0, LOWEST), (0.25, 0.25), (9.0, 1.0)])
