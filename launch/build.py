@@ -59,7 +59,7 @@ def make_server(
     try:
         server = ParameterServer(
             model,
-            Plan(train.updates, train.workers, train.seed),
+            Plan(train.updates, train.workers, train.seed, experiment.tuner.measure_every),
             build_tuner(experiment.tuner, model.parameters.size, train.updates, train.seed),
             experiment.rule,
             experiment.server,

@@ -14,7 +14,7 @@ from launch.build import initial_model, make_task
 from launch.experiment import Experiment
 from launch.process import worker_threads
 from launch.trace import ArrivalRow
-from psserver.gate import Contribution, all_finite, mean_gradient
+from psserver.gate import Contribution, all_finite, mean_curvature, mean_gradient
 from psserver.metrics import Arrival
 from psserver.rules import make_rule
 from psserver.trajectory import Trajectory
@@ -92,12 +92,16 @@ class Recomputation:
 
     def apply(self, round_: Sequence[Computed]) -> Update | None:
         """The update of a round; None when its gradient is not finite, and then nothing has changed."""
-        contributions = [Contribution(Arrival(c.row.worker, c.row.step), c.loss, c.gradient) for c in round_]
+        contributions = [
+            Contribution(Arrival(c.row.worker, c.row.step, c.row.fresh, c.row.curvature), c.loss, c.gradient)
+            for c in round_
+        ]
         torch.set_num_threads(1)  # the server's
         gradient = mean_gradient(contributions) if len(contributions) > 1 else contributions[0].gradient
+        curvature = mean_curvature([contribution.arrival for contribution in contributions])
         try:
             worker = 0 if self._synchronous else round_[0].row.worker
-            update = self._updater.apply(gradient, round_[0].row.version, worker)
+            update = self._updater.apply(gradient, round_[0].row.version, curvature, worker)
         except NonFiniteGradient:
             return None
         self._keep()

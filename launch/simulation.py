@@ -19,6 +19,7 @@ from psserver import Checkpoints, ParameterServer
 from psserver.errors import ConfigurationError, RefusedError
 from psserver.wire import Goodbye, Hello, Parameters, Pull, Push, Refusal, Reply, Report, Slot, Stop, Welcome
 from worker import Evaluator, Gradient, Shard, Task
+from worker.curvature import due
 from worker.model import pick_device
 
 
@@ -67,7 +68,9 @@ class VirtualWorker:
         report = self._step % every == 1 % every and gradient.layout.buffer_size > 0
         buffers = gradient.buffers() if report else None
         session, fresh = self.welcome.session, gradient.restarted
-        push = Push(session, self._step, given.version, loss, out.numpy(), buffers, fresh)
+        wanted = due(self._step, self.welcome.worker, self.welcome.curvature_every)
+        curvature = gradient.curvature() if wanted else None
+        push = Push(session, self._step, given.version, loss, out.numpy(), buffers, fresh, curvature)
         self.take(self._server.handle(self.key, push))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from psserver.gate import Contribution, Gate, all_finite, mean_gradient
+from psserver.gate import Contribution, Gate, all_finite, mean_curvature, mean_gradient
 from psserver.journal import Journal
 from psserver.members import Member
 from psserver.metrics import Arrival
@@ -83,7 +83,7 @@ class Intake:
     def take(self, member: Member, push: Push) -> Refusal | None:
         """Apply a push that was judged good, or add it to the round."""
         member.staleness = self.version - push.version
-        arrival = Arrival(member.number, push.step, push.fresh)
+        arrival = Arrival(member.number, push.step, push.fresh, push.curvature)
         gradient = _tensor(push.gradient)
         if not self._gate.synchronous:
             return self._update(gradient, push.version, push.loss, [arrival], member.number)
@@ -109,7 +109,7 @@ class Intake:
         self, gradient: torch.Tensor, version: int, loss: float, arrivals: list[Arrival], worker: int = 0
     ) -> Refusal | None:
         try:
-            update = self._updater.apply(gradient, version, worker)
+            update = self._updater.apply(gradient, version, mean_curvature(arrivals), worker)
         except NonFiniteGradient:
             return _NOT_FINITE
         self._journal.update(update, version, loss, arrivals)

@@ -29,6 +29,9 @@ class Tuning(Protocol):
     def look(self, block: slice, gradient: Tensor) -> None:
         """Take sums over one block of the gradient."""
 
+    def look_curvature(self, h_max: float, h_mean: float) -> None:
+        """Take what was measured of the Hessian at the same gradient."""
+
     def decide(self) -> Settings:
         """Choose α and μ for the gradient just looked at."""
 
@@ -84,32 +87,37 @@ class Updater:
         correction = self._correction
         return correction is not None and correction.needs_origin and self.trajectory.at(computed_at) is None
 
-    def apply(self, gradient: Tensor, computed_at: int, worker: int = 0) -> Update:
+    def apply(
+        self, gradient: Tensor, computed_at: int, curvature: tuple[float, float] | None = None, worker: int = 0
+    ) -> Update:
         """Write version t + 1 from the gradient (float32 [N], computed at version `computed_at` ≤ t by `worker`).
 
+        curvature: largest magnitude of an eigenvalue and mean of the diagonal of the loss's Hessian, where measured.
         The mean of a synchronous round is worker 0's. The trajectory must not lack that version (`lacks`). Raises
         NonFiniteGradient, with everything as it was, when the gradient is not finite.
         """
         if self._attributed is not None:
             self._attributed.attribute(worker, computed_at, self.trajectory.version)
         if self._correction is None:
-            return self._update(gradient, computed_at)
+            return self._update(gradient, computed_at, curvature)
         staleness = self.trajectory.version - computed_at
         if not (staleness and self._correction.needs_origin):
             self._correction.arrive(staleness, None)
-            return self._update(gradient, computed_at)
+            return self._update(gradient, computed_at, curvature)
         self.trajectory.hold(computed_at)  # or the new version would be written over it
         try:
             self._correction.arrive(staleness, torch.from_numpy(self.trajectory.values(computed_at)))
-            return self._update(gradient, computed_at)
+            return self._update(gradient, computed_at, curvature)
         finally:
             self._correction.arrive(0, None)
             self.trajectory.release(computed_at)
 
-    def _update(self, gradient: Tensor, computed_at: int) -> Update:
+    def _update(self, gradient: Tensor, computed_at: int, curvature: tuple[float, float] | None) -> Update:
         x = self.trajectory.current.tensor
         for block, decayed in self._with_decay(gradient, x):
             self.tuner.look(block, decayed)
+        if curvature is not None:  # of the loss; weight decay adds λ to every eigenvalue
+            self.tuner.look_curvature(curvature[0] + self._weight_decay, curvature[1] + self._weight_decay)
         settings = self.tuner.decide()
         slot = self.trajectory.next_slot()
         previous, new = self.trajectory.previous.tensor, slot.tensor

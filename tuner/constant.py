@@ -26,6 +26,9 @@ class Constant:
         """Take ‖g‖² of one block."""
         self._sums.add(gradient)
 
+    def look_curvature(self, h_max: float, h_mean: float) -> None:
+        """Leave everything as it is."""
+
     def decide(self) -> Decision:
         """The numbers for this update; see `Target` for the errors."""
         if not self._sums.blocks:

@@ -8,6 +8,7 @@ from math import inf
 from typing import ClassVar, Literal
 
 ESTIMATORS = "'median', 'lag' or 'regression'"
+CURVATURES = "'gradient-norm' or 'hessian'"
 TARGETS = "'yellowfin', 'constant', 'step' or 'cosine'"
 
 
@@ -32,6 +33,9 @@ class TunerOptions:
     smoothing:     "none" applies each step's own α and μ, "ema" averages them over time; the first is the default by
                    measurement (docs/measurements.md).
     clip:          clip the gradient norm at √h_max (YellowFin only).
+    curvature:     "gradient-norm" takes ‖g‖² for curvature, as the article does; "hessian" has the workers measure it
+                   by Hessian-vector products (YellowFin only).
+    curvature_every: pushes of a worker between two such measurements.
     loop:          "open" applies the target momentum; "closed" steers the measured total momentum to it.
     estimator:     of total momentum: "median" over coordinates of the trajectory, as in the article; "lag", from the
                    staleness the server sees; "regression", from what staleness did to the gradients applied.
@@ -52,6 +56,8 @@ class TunerOptions:
     window: int = 20
     smoothing: Literal["none", "ema"] = "none"
     clip: bool = True
+    curvature: Literal["gradient-norm", "hessian"] = "gradient-norm"
+    curvature_every: int = 20
     loop: Literal["open", "closed"] = "closed"
     estimator: Literal["median", "lag", "regression"] = "median"
     gain: float = 0.01
@@ -66,6 +72,8 @@ class TunerOptions:
         """Check the ranges; every test is written so that NaN fails it."""
         _need(self.target in ("yellowfin", "constant", "step", "cosine"), "target", TARGETS, self.target)
         _need(self.smoothing in ("none", "ema"), "smoothing", "'none' or 'ema'", self.smoothing)
+        _need(self.curvature in ("gradient-norm", "hessian"), "curvature", CURVATURES, self.curvature)
+        _need(self.curvature_every >= 1, "curvature_every", "1 push or more", self.curvature_every)
         _need(self.loop in ("open", "closed"), "loop", "'open' or 'closed'", self.loop)
         _need(self.estimator in ("median", "lag", "regression"), "estimator", ESTIMATORS, self.estimator)
         _need(0 < self.learning_rate < inf, "learning_rate", "a finite number above 0", self.learning_rate)
@@ -82,3 +90,8 @@ class TunerOptions:
         _need(0 <= self.momentum_max < 1, "momentum_max", "a number in [0, 1)", self.momentum_max)
         _need(self.sample >= 0, "sample", "0 (all coordinates) or more", self.sample)
         _need(self.history >= 3, "history", "3 versions or more", self.history)
+
+    @property
+    def measure_every(self) -> int:
+        """Pushes of a worker between two measurements of curvature; 0 when nobody wants any."""
+        return self.curvature_every if (self.target, self.curvature) == ("yellowfin", "hessian") else 0

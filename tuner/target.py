@@ -42,6 +42,12 @@ class Target(Protocol):
     def look(self, block: slice, gradient: Tensor) -> None:
         """Take the sums that `decide` needs over one block (floating point, [length of block], unclipped)."""
 
+    def look_curvature(self, h_max: float, h_mean: float) -> None:
+        """Take what the worker measured of the Hessian of the same gradient's loss, before `decide`.
+
+        h_max: largest magnitude of an eigenvalue, at least 0. h_mean: mean of the diagonal. Few gradients have one.
+        """
+
     def decide(self) -> Decision:
         """Choose for the gradient just looked at.
 

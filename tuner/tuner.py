@@ -60,6 +60,10 @@ class Tuner:
         """Take sums over one block of the gradient [length of block], weight decay included."""
         self.target.look(block, gradient)
 
+    def look_curvature(self, h_max: float, h_mean: float) -> None:
+        """Take what the worker measured at the same gradient, weight decay included; see `Target`."""
+        self.target.look_curvature(h_max, h_mean)
+
     def decide(self) -> Settings:
         """Choose for the gradient just looked at.
 
@@ -138,7 +142,12 @@ def _target(options: TunerOptions, size: int, updates: int) -> Target:
     match options.target:
         case "yellowfin":
             return YellowFinTarget(
-                size, beta=options.beta, window=options.window, smoothing=options.smoothing, clip=options.clip
+                size,
+                beta=options.beta,
+                window=options.window,
+                smoothing=options.smoothing,
+                clip=options.clip,
+                curvature_every=options.measure_every,
             )
         case "constant":
             return Constant(rate, momentum)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from tuner.averages import Average
+from tuner.curvature import MeasuredCurvature
 from tuner.measurements import CurvatureRange, Distance, GradientVariance
 from tuner.single_step import single_step
 from tuner.sums import Sums
@@ -30,15 +31,27 @@ class YellowFinTarget:
                      logarithms, and before warm-up); "none" keeps them.
      6. warm-up:     α ← min(α, α (t+1)/(10 w)) for window w.
 
+    With `curvature_every`, the curvatures that workers measure (`look_curvature`) take the place of h_min and h_max in
+    step 4, from the first of them on, and D is the average of EMA(‖g‖)/h_max: the distance that is certain, for
+    ‖g‖ ≤ h_max ‖x − x*‖. Clipping keeps to ‖g‖².
+
     While every gradient has been zero nothing is known: α = 0 and μ* = 0. Afterwards a zero gradient counts in C and
     D, and leaves the curvature range alone.
 
     size: N. beta: β in [0, 1). window: w. smoothing: "ema" or "none". clip: whether step 1 happens.
+    curvature_every: updates between two measurements by workers; 0 for none.
     Owns one vector [N], e, float32 (float64 for float64 gradients), on the device of the first gradient absorbed.
     """
 
     def __init__(
-        self, size: int, *, beta: float = 0.999, window: int = 20, smoothing: str = "none", clip: bool = True
+        self,
+        size: int,
+        *,
+        beta: float = 0.999,
+        window: int = 20,
+        smoothing: str = "none",
+        clip: bool = True,
+        curvature_every: int = 0,
     ) -> None:
         self._size, self._beta, self._window = size, beta, window
         self._smooth, self._clip = smoothing == "ema", clip
@@ -47,6 +60,7 @@ class YellowFinTarget:
         self._mean: Tensor | None = None
         self._sums = Sums()
         self._curvature = CurvatureRange(beta, window)
+        self._measured = MeasuredCurvature(beta, curvature_every) if curvature_every else None
         self._variance = GradientVariance(beta)
         self._distance = Distance(beta)
         self._rate, self._momentum = Average(beta), Average(beta)
@@ -55,6 +69,11 @@ class YellowFinTarget:
         """Take ‖g‖² and ⟨e, g⟩ of one block."""
         self._sums.add(gradient, None if self._mean is None else self._mean[block])
 
+    def look_curvature(self, h_max: float, h_mean: float) -> None:
+        """Take what a worker measured; nothing without `curvature_every`."""
+        if self._measured is not None:
+            self._measured.look(h_max, h_mean)
+
     def decide(self) -> Decision:
         """Choose for the gradient just looked at; see the class for the order and `Target` for the errors."""
         if not self._sums.blocks:
@@ -62,12 +81,17 @@ class YellowFinTarget:
         squares, products = self._sums.totals()
         self._sums.clear()
         if not (math.isfinite(squares) and math.isfinite(products)):
+            if self._measured is not None:
+                self._measured.drop()
             raise NonFiniteGradient(f"expected a finite gradient, got one with ‖g‖² = {squares}")
         norm = math.sqrt(squares)
         s = self._clipping(norm)
         self._curvature.update(squares)
+        if self._measured is not None:
+            self._measured.accept()
         self._variance.update(s * s * squares, s * products)
-        self._distance.update(s * norm, self._variance.mean_square)
+        measured = self._range_measured()
+        self._distance.update(s * norm, self._variance.mean_square if measured is None else measured.h_max)
         alpha, mu = self._step()
         warm = min(1.0, (self._count + 1) / (10.0 * self._window))
         self._count += 1
@@ -83,11 +107,14 @@ class YellowFinTarget:
     def _step(self) -> tuple[float, float]:
         if not self._curvature.known:
             return 0.0, 0.0
-        range_ = self._curvature
+        range_ = self._range_measured() or self._curvature
         alpha, mu = single_step(self._variance.value, self._distance.value, range_.h_min, range_.h_max)
         if self._smooth:
             return self._rate.update(alpha), self._momentum.update(mu)
         return alpha, mu
+
+    def _range_measured(self) -> MeasuredCurvature | None:
+        return self._measured if self._measured is not None and self._measured.known else None
 
     def absorb(self, block: slice, gradient: Tensor) -> None:
         """`e ← βe + (1−β) s g` over one block."""
@@ -116,6 +143,7 @@ class YellowFinTarget:
             "distance": self._distance.state_dict(),
             "rate": self._rate.state_dict(),
             "momentum": self._momentum.state_dict(),
+            **({} if self._measured is None else {"measured": self._measured.state_dict()}),
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -131,3 +159,5 @@ class YellowFinTarget:
         self._distance.load_state_dict(state["distance"])
         self._rate.load_state_dict(state["rate"])
         self._momentum.load_state_dict(state["momentum"])
+        if self._measured is not None:
+            self._measured.load_state_dict(state["measured"])
