@@ -129,7 +129,7 @@ class Experiment(Section):
 
     def to_toml(self) -> str:
         """The whole experiment as TOML; reading it back gives an equal experiment."""
-        return tomlkit.dumps(_without_none(self.model_dump()))
+        return as_toml(self.model_dump())
 
     def write(self, path: Path) -> None:
         """Write `to_toml()` to `path`."""
@@ -138,6 +138,11 @@ class Experiment(Section):
     def with_settings(self, *settings: str | Override) -> Experiment:
         """A copy with `section.key=value` settings applied, checked like a file."""
         return _build(self.model_dump(), f"experiment {self.name}", _parsed(settings))
+
+
+def as_toml(document: dict[str, Any]) -> str:
+    """Sections and their keys as TOML; what is None is left out."""
+    return tomlkit.dumps(_without_none(document))
 
 
 def load_experiment(source: str | Path, settings: Iterable[str | Override] = ()) -> Experiment:

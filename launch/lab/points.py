@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,17 +15,16 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from launch.experiment import DataSection, Experiment
+from launch.experiment import Experiment
+from launch.lab.digest import digest
 from launch.lab.hand import write_outcome
 from launch.lab.pool import Pool, Work
 from launch.lab.progress import Progress
 from launch.numbers import duration, shown
 from launch.rundir import RunDir, read_rows
 from psserver.errors import ConfigurationError
-from psserver.options import CheckpointOptions
 
 How = Literal["simulate", "train"]
-_KEY_LENGTH = 12
 
 
 @dataclass(frozen=True)
@@ -42,10 +40,8 @@ class Point:
 
     @cached_property
     def key(self) -> str:
-        """Short digest of all that decides the outcome: not the name, nor where data lie, nor checkpoints."""
-        plain = {"name": "", "data": DataSection(), "checkpoint": CheckpointOptions()}
-        text = self.experiment.model_copy(update=plain).to_toml()
-        return hashlib.sha256(f"{self.how}\n{text}".encode()).hexdigest()[:_KEY_LENGTH]
+        """Short digest of all that decides the outcome: see `launch.lab.digest`."""
+        return digest(self.experiment, self.how)
 
 
 @dataclass(frozen=True)
@@ -113,6 +109,17 @@ def read_outcome(point: Point, place: Path) -> Outcome:
         evaluations=list(read_rows(run.evaluations)),
         path=run.path,
     )
+
+
+def forget(points: Iterable[Point], folder: Path) -> int:
+    """Drop what is known of these points in `folder`, so that they are computed anew; returns how many were known."""
+    place = folder / "points"
+    with alone(place):
+        written = {place / point.key / "outcome.json" for point in points}
+        known = [path for path in written if path.is_file()]
+        for path in known:
+            path.unlink()
+    return len(known)
 
 
 def cores() -> int:
