@@ -118,7 +118,7 @@ class Fleet:
 
     def _settle(self, count: int) -> None:
         """Make the workers those of the first `count` ranks: others say goodbye, new ones say hello and pull."""
-        for rank in range(count, len(self._workers)):
+        for rank in reversed(range(count, len(self._workers))):
             self._workers.pop(rank).leave()
             self._arrivals.left(rank)
             self._held_back.discard(rank)

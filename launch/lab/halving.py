@@ -32,6 +32,8 @@ class Rung:
 
 
 RUNGS = (Rung(0.25, 1.0, 1), Rung(0.5, 0.25, 4), Rung(1.0, 0.0, 2))
+LATE = (Rung(0.5, 1.0, 1), Rung(1.0, 0.15, 4))
+"""Where something changes after a third of the run, which the shortest run must have seen."""
 SHORT = (Rung(0.25, 1.0, 1), Rung(1.0, 0.0, 1))
 """For grids that are small because they lie about a setting that is known to be good."""
 

@@ -79,13 +79,13 @@ def run_points(
     """The outcome of every point, in order; those not yet in `folder` are computed, `jobs` at a time (default: cores).
 
     Each lies in `folder/points/KEY`: `outcome.json` is written last and at once, so a sweep that was killed goes on
-    where it stood. Runs with real processes are computed one at a time, after the simulated ones. A run that diverges
-    is an outcome. Raises ConfigurationError when another sweep is at work in `folder`, and what stops a task
-    (DataError, TaskError, ...); what was finished until then stays.
+    where it stood; a point whose process was lost is tried again. Runs with real processes are computed one at a time,
+    after the simulated ones. A run that diverges is an outcome. Raises ConfigurationError when another sweep is at work
+    in `folder`, and what stops a task (DataError, TaskError, ...); what was finished until then stays.
     """
     place = folder / "points"
     with alone(place):
-        missing = {point.key: point for point in points if not (place / point.key / "outcome.json").is_file()}
+        missing = {point.key: point for point in points if not _known(place / point.key / "outcome.json")}
         works = [_prepared(point, place) for point in missing.values()]
         if works:
             _compute(works, jobs, show)
@@ -127,6 +127,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def _known(path: Path) -> bool:
+    """Whether there is an outcome, other than that the process was lost, which says nothing of the point."""
+    return path.is_file() and not orjson.loads(path.read_bytes()).get("lost", False)
+
+
 def _prepared(point: Point, place: Path) -> Work:
     folder = place / point.key
     folder.mkdir(exist_ok=True)
@@ -142,7 +147,7 @@ def _compute(works: Sequence[Work], jobs: int | None, show: Callable[[str], None
             with Pool(width, progress.say) as pool:
                 for work, reason in pool.run([work for work in works if work.how == how]):
                     if reason:
-                        write_outcome(work.folder, 0.0, f"{reason}; see {work.folder / 'log'}", {})
+                        write_outcome(work.folder, 0.0, f"{reason}; see {work.folder / 'log'}", {}, lost=True)
                     progress.done(_line(work))
 
 

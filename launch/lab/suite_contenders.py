@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from launch.lab.contenders import ADAM, ADAM_RATES, BETAS, MU, RATE, Contender, Settings, by_gain, constant, product
+from launch.lab.contenders import ADAM, BETAS, MU, RATE, Contender, Settings, by_gain, constant, product
 from launch.lab.contenders import yellowfin as untuned_yellowfin
 from launch.lab.finding import Scale
 from launch.lab.suite_tasks import Setting
@@ -80,15 +80,15 @@ GROUPS = ("baselines", "published", "yellowfin", "default", "open")
 def baselines(setting: Setting, scale: Scale) -> list[Contender]:
     """SGD and Adam over grids that are wide enough for this setting."""
     betas = BETAS if scale == "small" else (-0.5, -0.3, 0.0, 0.3, 0.5, 0.7, 0.9)
-    rates = ADAM_RATES if scale == "small" else (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2)
+    rates = setting.task.rates if scale == "small" else (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 1e-1)
     return [
         constant(SGD, "momentum_sgd", by_gain(setting.gains(scale), betas), **_PINNED),
         constant(ADAM, "adam", product(rates, betas), "β1", **_PINNED),
     ]
 
 
-def untuned(groups: Sequence[str]) -> list[Contender]:
-    """What runs as it is, of these groups."""
+def untuned(groups: Sequence[str], setting: Setting) -> list[Contender]:
+    """What runs as it is in a setting, of these groups; where something changes the default only."""
     yellowfins = [untuned_yellowfin("open"), untuned_yellowfin("closed")]
     fixed = {**_PINNED, "rule.name": "momentum_sgd"}
     found = {
@@ -96,12 +96,17 @@ def untuned(groups: Sequence[str]) -> list[Contender]:
         "default": [Contender(DEFAULT, {})],
         "open": [Contender(DEFAULT_OPEN, OPEN_SETTINGS)],
     }
-    return [one for group, contenders in found.items() if group in groups for one in contenders]
+    return [
+        one
+        for group, contenders in found.items()
+        if group in groups and (setting.steady or group != "yellowfin")
+        for one in contenders
+    ]
 
 
 def published(setting: Setting, scale: Scale) -> list[Published]:
-    """The published rules that take part in a setting: at small scale with sixteen workers or more only."""
-    return list(PUBLISHED) if setting.workers >= (16 if scale == "small" else 4) else []
+    """The published rules that take part in a setting: at small scale with sixteen workers only."""
+    return list(PUBLISHED) if setting.steady and setting.workers >= (16 if scale == "small" else 4) else []
 
 
 def why_unknown(setting: Setting, contender: Contender) -> str:

@@ -9,7 +9,7 @@ from launch.experiment import Experiment
 from launch.lab.comparison import SEEDS, Arena, Entry, Tuned, races
 from launch.lab.contenders import Contender, Settings
 from launch.lab.finding import Lab
-from launch.lab.halving import RUNGS, SHORT, Rung, halve, lengths, possible
+from launch.lab.halving import LATE, RUNGS, SHORT, Rung, halve, lengths, possible
 from launch.lab.points import forget
 from launch.lab.suite_contenders import BASELINES, GROUPS, Published, baselines, published, untuned, why_unknown
 from launch.lab.suite_score import Score, Standard, standard
@@ -74,7 +74,7 @@ def compute(lab: Lab, settings: Sequence[Setting], groups: Sequence[str]) -> lis
         tuned[k].append(one)
     for k, setting in enumerate(settings):
         for group in groups:
-            fixed = untuned([group])
+            fixed = untuned([group], setting)
             _forget(lab, group, [(setting.arena, contender, ()) for contender in fixed])
             tuned[k] += [Tuned(contender, {}, ()) for contender in fixed]
     raced = races(lab, [(setting.arena, some) for setting, some in zip(settings, tuned, strict=True)])
@@ -83,10 +83,14 @@ def compute(lab: Lab, settings: Sequence[Setting], groups: Sequence[str]) -> lis
 
 def _baselines(lab: Lab, settings: Sequence[Setting]) -> list[list[Tuned]]:
     """The tuned baselines of each setting."""
-    entrants = [(setting.arena, one, RUNGS) for setting in settings for one in baselines(setting, lab.scale)]
+    entrants = [(one.arena, each, _rungs(one)) for one in settings for each in baselines(one, lab.scale)]
     _forget(lab, "baselines", entrants)
     found = iter(halve(lab, entrants))
     return [[next(found) for _ in baselines(setting, lab.scale)] for setting in settings]
+
+
+def _rungs(setting: Setting) -> Sequence[Rung]:
+    return RUNGS if setting.steady else LATE
 
 
 def _result(setting: Setting, entries: dict[str, Entry], unknown: dict[str, str]) -> Result:
@@ -111,11 +115,11 @@ def work(lab: Lab) -> list[tuple[Experiment, int]]:
     for setting in (setting for settings in choice.settings.values() for setting in settings):
         arena, experiment = setting.arena, setting.arena.experiment({}, SEEDS[0])
         tuned: list[tuple[int, Sequence[Rung]]] = [
-            (len(one.candidates), RUNGS) for one in baselines(setting, lab.scale)
+            (len(one.candidates), _rungs(setting)) for one in baselines(setting, lab.scale)
         ]
         if "published" in choice.groups:
             tuned += [(len(rule.factors), SHORT) for rule in published(setting, lab.scale)]
         runs = [updates for count, rungs in tuned for updates in lengths(arena, count, rungs)]
-        seeds = len(untuned(choice.groups)) * len(SEEDS) + len(tuned) * (len(SEEDS) - 1)
+        seeds = len(untuned(choice.groups, setting)) * len(SEEDS) + len(tuned) * (len(SEEDS) - 1)
         items += [(experiment, updates) for updates in [*runs, *[arena.workload.updates] * seeds]]
     return items

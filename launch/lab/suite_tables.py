@@ -32,11 +32,24 @@ def table(results: Sequence[Result], labels: Sequence[str]) -> Table:
         missing = ["not known" if label in result.unknown else NOTHING for label in unknown]
         setting = result.setting
         rows.append([setting.task.name, setting.label, words, result.standard.level, *cells, *missing])
-    summaries = [summary(scores_of(results, label)) for label in labels]
+    steady = [result for result in results if result.setting.steady]
+    summaries = [summary(scores_of(steady, label)) for label in labels]
+    lost = [summary(scores_of(results, label))[2] for label in labels]
     blank = [NOTHING] * len(unknown)
-    rows.append(["all", "geometric mean", NOTHING, None, *(shown(mean, 3) for mean, _, _ in summaries), *blank])
-    rows.append(["all", "worst", NOTHING, None, *(shown(worst, 3) for _, worst, _ in summaries), *blank])
-    rows.append(["all", "settings that diverged", NOTHING, None, *(str(lost) for _, _, lost in summaries), *blank])
+    rows.append(
+        [
+            "all",
+            "geometric mean, nothing changing",
+            NOTHING,
+            None,
+            *(shown(mean, 3) for mean, _, _ in summaries),
+            *blank,
+        ]
+    )
+    rows.append(
+        ["all", "worst, nothing changing", NOTHING, None, *(shown(worst, 3) for _, worst, _ in summaries), *blank]
+    )
+    rows.append(["all", "settings that diverged", NOTHING, None, *(str(count) for count in lost), *blank])
     return Table(columns, rows)
 
 

@@ -7,13 +7,18 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from launch.lab.comparison import Arena
-from launch.lab.contenders import Settings
+from launch.lab.contenders import ADAM_RATES, Settings
 from launch.lab.finding import Scale
 from launch.lab.workloads import Workload
 
-Kind = Literal["none", "round-robin", "memoryless", "stragglers"]
-KINDS: tuple[Kind, ...] = ("none", "round-robin", "memoryless", "stragglers")
-_SLOWDOWN = 8.0
+Kind = Literal["none", "round-robin", "memoryless", "stragglers", "joining", "slowing"]
+STEADY: tuple[Kind, ...] = ("none", "round-robin", "memoryless", "stragglers")
+CHANGING: tuple[Kind, ...] = ("joining", "slowing")
+KINDS = STEADY + CHANGING
+_WORDS: dict[Kind, str] = {"joining": "4 at first", "slowing": "one becomes 20 × slower"}
+_SLOWDOWN, _SLOWER = 8.0, 20.0
+_CHANGE = 3
+"""What changes does so after one such part of the updates."""
 _SPACING = 3.0
 
 # Runs of the suite are many and short: nothing is measured beside the training loss, except once at the end.
@@ -24,31 +29,40 @@ _CHEAP: Settings = {"evaluate.every": 0, "evaluate.statistics": 1, "checkpoint.e
 class SuiteTask:
     """A task of the suite.
 
-    gain: α / (1 − μ) in the middle of SGD's grid with one worker.   needs: data sets that are not shipped.
+    gain:    α / (1 − μ) in the middle of SGD's grid with one worker.   needs: data sets that are not shipped.
+    rates:   α of Adam's grid at the small scale.
+    changes: it is also run with workers that join, and with one that slows down, in mid-run.
     """
 
     name: str
     workload: Workload
     gain: float
     needs: tuple[str, ...] = ()
+    rates: tuple[float, ...] = ADAM_RATES
+    changes: bool = False
 
 
 @dataclass(frozen=True)
 class Setting:
     """A task with a number of workers and a kind of staleness.
 
-    kind: of staleness, or of a change in mid-run.   settings: of the simulator.
+    kind: of staleness, or of a change in mid-run.   workers: the most at a time.   settings: of the simulator.
     """
 
     task: SuiteTask
     workers: int
-    kind: str
+    kind: Kind
     settings: Settings = field(default_factory=dict)
+
+    @property
+    def steady(self) -> bool:
+        """Nothing changes in mid-run."""
+        return self.kind in STEADY
 
     @property
     def label(self) -> str:
         """What it is called in tables."""
-        return f"M = {self.workers}" + ("" if self.kind == "none" else f", {self.kind}")
+        return f"M = {self.workers}" + ("" if self.kind == "none" else f", {_WORDS.get(self.kind, self.kind)}")
 
     @property
     def arena(self) -> Arena:
@@ -69,9 +83,21 @@ def tasks(scale: Scale) -> list[SuiteTask]:
 
 
 def settings_of(task: SuiteTask, scale: Scale) -> list[Setting]:
-    """One worker without staleness, and each larger number of workers with each kind of staleness."""
+    """One worker without staleness, each larger number of workers with each kind of staleness, and the changes."""
     numbers = (4, 16) if scale == "small" else (4, 16, 32)
-    return [_setting(task, 1, "none"), *(_setting(task, workers, kind) for workers in numbers for kind in KINDS[1:])]
+    several = [_setting(task, workers, kind) for workers in numbers for kind in STEADY[1:]]
+    return [_setting(task, 1, "none"), *several, *(_changes(task) if task.changes else ())]
+
+
+def _changes(task: SuiteTask) -> list[Setting]:
+    """Workers that join in mid-run, and one that becomes slow."""
+    at = task.workload.updates // _CHANGE
+    joining = {"simulate.staleness": "memoryless", "simulate.workers_at_first": 4, "simulate.change_at": at}
+    slowing = {"simulate.stragglers": 1, "simulate.slowdown": _SLOWER, "simulate.appear_at": at}
+    return [
+        Setting(task, 32, "joining", joining),
+        Setting(task, 16, "slowing", {"simulate.staleness": "stragglers", **slowing}),
+    ]
 
 
 def _setting(task: SuiteTask, workers: int, kind: Kind) -> Setting:
@@ -98,19 +124,33 @@ _IMAGES: dict[str, Any] = {"depth": 8, "width": 8, "batch": 16, "evaluate_exampl
 _LSTM: dict[str, Any] = {"hidden": 32, "layers": 1, "batch": 8, "evaluate_tokens": 1000}
 _FORMER: dict[str, Any] = {**_LSTM, "layers": 2, "heads": 2}
 
+_FAST = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+"""Adam's rates where larger ones pay."""
+
 _SMALL: tuple[SuiteTask, ...] = (
     SuiteTask(
         "quadratic",
         _simple("quadratic:quadratic", "noisy quadratic, condition 100", 800, 50, size=500, h_min=0.01, noise=0.1),
         gain=0.5,
+        rates=_FAST,
     ),
-    SuiteTask("digits-cnn", _simple("digits:cnn", "digits, CNN", 800, 50, width=8, batch=16), gain=0.3),
+    SuiteTask("digits-cnn", _simple("digits:cnn", "digits, CNN", 800, 50, width=8, batch=16), gain=0.3, changes=True),
     SuiteTask(
         "digits-mlp", _simple("digits:mlp", "digits, 4 layers of 32", 1200, 50, hidden=32, layers=4, batch=16), gain=1.0
     ),
-    SuiteTask("cifar10", _resnet("cifar10", "CIFAR-10, ResNet-8", 600, 50, **_IMAGES), gain=1.0, needs=("cifar10",)),
     SuiteTask(
-        "char-lstm", _text("character_lstm", "Shakespeare, LSTM of 32", 800, 50, sequence=20, **_LSTM), gain=10.0
+        "cifar10",
+        _resnet("cifar10", "CIFAR-10, ResNet-8", 600, 50, **_IMAGES),
+        gain=1.0,
+        needs=("cifar10",),
+        changes=True,
+    ),
+    SuiteTask(
+        "char-lstm",
+        _text("character_lstm", "Shakespeare, LSTM of 32", 800, 50, sequence=20, **_LSTM),
+        gain=10.0,
+        rates=_FAST,
+        changes=True,
     ),
     SuiteTask(
         "transformer",
@@ -126,13 +166,16 @@ _PAPER: tuple[SuiteTask, ...] = (
         _simple("quadratic:quadratic", "noisy quadratic, condition 1,000", 10_000, 500, size=2000, h_min=1e-3),
         gain=0.5,
     ),
-    SuiteTask("digits-cnn", _simple("digits:cnn", "digits, CNN", 5000, 200, width=16, batch=32), gain=0.3),
+    SuiteTask(
+        "digits-cnn", _simple("digits:cnn", "digits, CNN", 5000, 200, width=16, batch=32), gain=0.3, changes=True
+    ),
     SuiteTask("digits-mlp", _simple("digits:mlp", "digits, 6 layers of 64", 5000, 200, hidden=64, layers=6), gain=1.0),
     SuiteTask(
         "cifar10",
         _resnet("cifar10", "CIFAR-10, ResNet-20, batch 64", 20_000, 1000, depth=20, batch=64),
         gain=1.0,
         needs=("cifar10",),
+        changes=True,
     ),
     SuiteTask(
         "cifar100",
@@ -141,7 +184,10 @@ _PAPER: tuple[SuiteTask, ...] = (
         needs=("cifar100",),
     ),
     SuiteTask(
-        "char-lstm", _text("character_lstm", "Shakespeare, LSTM 2 × 128", 8000, 500, sequence=50, **_LARGER), gain=10.0
+        "char-lstm",
+        _text("character_lstm", "Shakespeare, LSTM 2 × 128", 8000, 500, sequence=50, **_LARGER),
+        gain=10.0,
+        changes=True,
     ),
     SuiteTask(
         "word-lstm",

@@ -55,10 +55,11 @@ def _means(results: Sequence[Result]) -> str:
 def _sentence(results: Sequence[Result], judged: Sequence[Verdict]) -> str:
     if not scores_of(results, DEFAULT):
         return f"Baselines in {len(results)} settings; the default was not asked for."
-    mean, worst, lost = summary(scores_of(results, DEFAULT))
+    steady = [one for one in results if one.setting.steady]
+    mean, worst, lost = summary(scores_of(steady, DEFAULT))
     held = sum(one.holds is True for one in judged)
     return (
-        f"In {len(results)} settings the default needs {shown(mean, 3)} times the updates of the best SGD or Adam "
+        f"In {len(steady)} settings the default needs {shown(mean, 3)} times the updates of the best SGD or Adam "
         f"tuned in place (geometric mean), {shown(worst, 3)} times in the worst, and diverges in {lost}; {held} of "
         f"{len(judged)} criteria hold."
     )
