@@ -16,11 +16,15 @@ from launch.lab.speedup import lowest, smoothed
 
 @dataclass(frozen=True)
 class Rung:
-    """A run's length as part of the whole, and how many candidates run so long: a part of all, but no fewer."""
+    """A run's length as part of the whole, and how many candidates run so long: a part of all, but no fewer.
+
+    seeds: with how many each runs.
+    """
 
     length: float
     part: float
     least: int
+    seeds: int = 1
 
     def updates(self, arena: Arena) -> int:
         """The length in updates."""
@@ -31,8 +35,10 @@ class Rung:
         return min(max(round(self.part * count), self.least), count)
 
 
-RUNGS = (Rung(0.25, 1.0, 1), Rung(0.5, 0.25, 4), Rung(1.0, 0.0, 2))
-LATE = (Rung(0.5, 1.0, 1), Rung(1.0, 0.15, 4))
+# A setting at the edge of what is stable may be lucky with one seed, so the last choice is made with all of them.
+_LAST = Rung(1.0, 0.0, 2, len(SEEDS))
+RUNGS = (Rung(0.25, 1.0, 1), Rung(0.5, 0.25, 4), _LAST)
+LATE = (Rung(0.5, 1.0, 1), Rung(1.0, 0.15, 4), _LAST)
 """Where something changes after a third of the run, which the shortest run must have seen."""
 SHORT = (Rung(0.25, 1.0, 1), Rung(1.0, 0.0, 1))
 """For grids that are small because they lie about a setting that is known to be good."""
@@ -42,10 +48,11 @@ COUNTED = 0.8
 
 
 def halve(lab: Lab, entrants: Sequence[tuple[Arena, Contender, Sequence[Rung]]]) -> list[Tuned]:
-    """Tune every contender in its arena, with the first seed; each rung's runs are computed together.
+    """Tune every contender in its arena; each rung's runs are computed together.
 
     A short run must be the beginning of the longer one, as it is with a constant target. The best of a rung have the
-    lowest smoothed loss; on the last one, within the part of the budget that counts. What diverged comes last.
+    lowest smoothed loss; on the last one, within the part of the budget that counts. What diverged comes last. Of what
+    was tried, the first seed's run is kept.
     """
     left = [list(contender.candidates) for _, contender, _ in entrants]
     tried: list[dict[str, tuple[Settings, Outcome]]] = [{} for _ in entrants]
@@ -56,21 +63,22 @@ def halve(lab: Lab, entrants: Sequence[tuple[Arena, Contender, Sequence[Rung]]])
             arena, contender, rungs = entrants[k]
             rung = rungs[number]
             left[k] = left[k][: rung.candidates(len(contender.candidates))]
-            points += [arena.point(contender, chosen, SEEDS[0], rung.updates(arena)) for chosen in left[k]]
+            updates, seeds = rung.updates(arena), SEEDS[: rung.seeds]
+            points += [arena.point(contender, chosen, seed, updates) for chosen in left[k] for seed in seeds]
         outcomes = iter(lab.points(points))
         for k in active:
             arena, _, rungs = entrants[k]
             part = COUNTED if number == len(rungs) - 1 else 1.0
-            found = [(chosen, next(outcomes)) for chosen in left[k]]
+            found = [(chosen, [next(outcomes) for _ in range(rungs[number].seeds)]) for chosen in left[k]]
             found.sort(key=lambda pair: _rank(pair[1], arena, part))
             left[k] = [chosen for chosen, _ in found]
-            tried[k] |= {repr(chosen): (chosen, outcome) for chosen, outcome in found}
+            tried[k] |= {repr(chosen): (chosen, runs[0]) for chosen, runs in found}
     return [Tuned(contender, left[k][0], tuple(tried[k].values())) for k, (_, contender, _) in enumerate(entrants)]
 
 
 def lengths(arena: Arena, count: int, rungs: Sequence[Rung]) -> list[int]:
     """Updates of every run that tuning `count` candidates takes."""
-    return [rung.updates(arena) for rung in rungs for _ in range(rung.candidates(count))]
+    return [rung.updates(arena) for rung in rungs for _ in range(rung.candidates(count) * rung.seeds)]
 
 
 def possible(arena: Arena, contender: Contender, rungs: Sequence[Rung]) -> list[Point]:
@@ -90,7 +98,8 @@ def diverged(outcome: Outcome, window: int) -> bool:
     return outcome.diverged or len(means) == 0 or not bool(np.isfinite(means[-1])) or bool(means[-1] > means[0])
 
 
-def _rank(outcome: Outcome, arena: Arena, part: float) -> tuple[bool, float]:
+def _rank(runs: Sequence[Outcome], arena: Arena, part: float) -> tuple[int, float]:
+    """Seeds that diverged, and the mean of the lowest losses."""
     window = arena.workload.window
-    counted = max(round(len(outcome.losses) * part), window)
-    return diverged(outcome, window), lowest(outcome.losses[:counted], window)
+    lows = [lowest(run.losses[: max(round(len(run.losses) * part), window)], window) for run in runs]
+    return sum(diverged(run, window) for run in runs), float(np.mean(lows))

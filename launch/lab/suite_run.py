@@ -117,9 +117,9 @@ def work(lab: Lab) -> list[tuple[Experiment, int]]:
         tuned: list[tuple[int, Sequence[Rung]]] = [
             (len(one.candidates), _rungs(setting)) for one in baselines(setting, lab.scale)
         ]
-        if "published" in choice.groups:
-            tuned += [(len(rule.factors), SHORT) for rule in published(setting, lab.scale)]
+        rules = published(setting, lab.scale) if "published" in choice.groups else []
+        tuned += [(len(rule.factors), SHORT) for rule in rules]
         runs = [updates for count, rungs in tuned for updates in lengths(arena, count, rungs)]
-        seeds = len(untuned(choice.groups, setting)) * len(SEEDS) + len(tuned) * (len(SEEDS) - 1)
+        seeds = len(untuned(choice.groups, setting)) * len(SEEDS) + len(rules) * (len(SEEDS) - 1)
         items += [(experiment, updates) for updates in [*runs, *[arena.workload.updates] * seeds]]
     return items

@@ -71,7 +71,8 @@ def notes(results: Sequence[Result]) -> list[str]:
         "“>”: the loss is not reached within the budget; the ratio is the whole budget over the baseline's updates to "
         "the lowest loss that is. “Diverged”: losses not finite, or higher at the end than at first, in some seed; "
         "this counts as never having learnt, a ratio of the budget over the smoothing window.",
-        "Baselines and published rules are tuned in the very setting, by successive halving with the first seed.",
+        "Baselines and published rules are tuned in the very setting, by successive halving with the first seed; a "
+        "baseline's best two are told apart with all.",
         "Tasks: " + "; ".join(dict.fromkeys(f"{r.setting.task.name}: {_words(r)}" for r in results)) + ".",
     ]
     edges = [
