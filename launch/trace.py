@@ -76,6 +76,9 @@ class Trace:
     def started(self, worker: int) -> None:
         """Nothing: the order is known."""
 
+    def left(self, worker: int) -> None:
+        """Nothing: who pushes is known."""
+
     def turn(self, version: int) -> Turn | None:
         """The push that made version + 1 in the recorded run; None after the last, or when one was refused here."""
         if version != self._turns or version >= len(self._rows):
