@@ -95,7 +95,7 @@ class Recomputation:
         torch.set_num_threads(1)  # the server's
         gradient = mean_gradient(contributions) if len(contributions) > 1 else contributions[0].gradient
         try:
-            update = self._updater.apply(gradient, round_[0].row.version)
+            update = self._updater.apply(gradient, round_[0].row.version, sum(c.loss for c in round_) / len(round_))
         except NonFiniteGradient:
             return None
         self._keep()

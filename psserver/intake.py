@@ -91,7 +91,7 @@ class Intake:
 
     def _update(self, gradient: torch.Tensor, version: int, loss: float, arrivals: list[Arrival]) -> Refusal | None:
         try:
-            update = self._updater.apply(gradient, version)
+            update = self._updater.apply(gradient, version, loss)
         except NonFiniteGradient:
             return _NOT_FINITE
         self._journal.update(update, version, loss, arrivals)
