@@ -101,7 +101,8 @@ class Recomputation:
         curvature = mean_curvature([contribution.arrival for contribution in contributions])
         try:
             worker = 0 if self._synchronous else round_[0].row.worker
-            update = self._updater.apply(gradient, round_[0].row.version, curvature, worker)
+            loss = sum(c.loss for c in round_) / len(round_)
+            update = self._updater.apply(gradient, round_[0].row.version, loss, curvature, worker)
         except NonFiniteGradient:
             return None
         self._keep()

@@ -195,11 +195,11 @@ class _Replay:
         if row is None:
             return None
         made: Mapping[str, Any] = {**vars(update.settings), "loss": loss, "total_momentum": update.total_momentum}
-        for name in COMPARED:
-            value = made[name]
-            value = value if value is None or math.isfinite(value) else None  # as JSON has it
-            if not same_number(row.get(name), value):
-                return _difference(rows, name, repr(row.get(name)), repr(value))
+        beside = {f"total_momentum_{name}": value for name, value in update.beside.items()}
+        for name, value in [*((name, made[name]) for name in COMPARED), *beside.items()]:
+            known = value if value is None or math.isfinite(value) else None  # as JSON has it
+            if not same_number(row.get(name), known):
+                return _difference(rows, name, repr(row.get(name)), repr(known))
         return None
 
     def _compare_checkpoint(self, rows: list[ArrivalRow]) -> Difference | None:

@@ -25,6 +25,7 @@ _TAGS = {
     "total_momentum": "momentum/total",
     "staleness": "server/staleness",
 }
+_BESIDE = "total_momentum_"  # and the name of an estimator that steers nothing
 _PLAIN = ("update", "seconds")
 
 
@@ -59,7 +60,10 @@ class Follower:
         points = 0
         for row in metrics.rows():
             if row["update"] % self._every == 0:
-                points += self._points(row, {tag: row.get(name) for name, tag in _TAGS.items()})
+                beside = {
+                    f"momentum/{n.replace('_momentum_', ' ')}": v for n, v in row.items() if n.startswith(_BESIDE)
+                }
+                points += self._points(row, {tag: row.get(name) for name, tag in _TAGS.items()} | beside)
         for row in evaluations.rows():
             found = {f"evaluation/{name}": value for name, value in row.items() if name not in _PLAIN}
             points += self._points(row, found)

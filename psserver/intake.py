@@ -109,7 +109,7 @@ class Intake:
         self, gradient: torch.Tensor, version: int, loss: float, arrivals: list[Arrival], worker: int = 0
     ) -> Refusal | None:
         try:
-            update = self._updater.apply(gradient, version, mean_curvature(arrivals), worker)
+            update = self._updater.apply(gradient, version, loss, mean_curvature(arrivals), worker)
         except NonFiniteGradient:
             return _NOT_FINITE
         self._journal.update(update, version, loss, arrivals)

@@ -49,6 +49,7 @@ class Journal:
             momentum=chosen.momentum,
             target_momentum=chosen.target_momentum,
             total_momentum=update.total_momentum,
+            beside=dict(update.beside),
         )
         self.progress.applied += len(arrivals)
         self.progress.update(row)

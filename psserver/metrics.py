@@ -105,7 +105,9 @@ class RunRecord:
 
     def update(self, row: UpdateRow, arrivals: Sequence[Arrival]) -> None:
         """A row of metrics.jsonl, and one of arrivals.jsonl for each push."""
-        self._write("metrics", vars(row))
+        values = vars(row)
+        beside = {f"total_momentum_{name}": value for name, value in row.beside.items()}
+        self._write("metrics", {name: value for name, value in values.items() if name != "beside"} | beside)
         for arrival in arrivals:
             self._arrived(row.update, row.version, arrival, None)
         if row.seconds - self._flushed > _FLUSH_SECONDS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +16,10 @@ _KEPT_EVENTS = 40
 
 @dataclass(frozen=True)
 class UpdateRow:
-    """A row of metrics.jsonl: one update. None means not measured (no worker: the mean of all)."""
+    """A row of metrics.jsonl: one update. None means not measured (no worker: the mean of all).
+
+    beside: what further estimators of total momentum said, by name; in the file `total_momentum_NAME` for each.
+    """
 
     update: int
     seconds: float
@@ -29,6 +32,7 @@ class UpdateRow:
     momentum: float
     target_momentum: float
     total_momentum: float | None
+    beside: dict[str, float | None] = field(default_factory=dict)
 
 
 class Progress:

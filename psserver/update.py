@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Literal, Protocol
 
@@ -25,6 +25,13 @@ class Tuning(Protocol):
     @property
     def clamped(self) -> Literal["low", "high"] | None:
         """At which end the loop's clamp held μ back at the last measurement."""
+
+    @property
+    def measured_beside(self) -> Mapping[str, float | None]:
+        """What further estimators said at the last measurement, by name."""
+
+    def hear(self, loss: float) -> None:
+        """Take the loss of the gradient about to be looked at."""
 
     def look(self, block: slice, gradient: Tensor) -> None:
         """Take sums over one block of the gradient."""
@@ -56,12 +63,14 @@ class Update:
     settings:       what the tuner chose.
     total_momentum: what it measured afterwards.
     clamped:        at which end, if any, the clamp then held the momentum of the next update back.
+    beside:         what further estimators of total momentum said, by name.
     """
 
     version: int
     settings: Settings
     total_momentum: float | None
     clamped: Literal["low", "high"] | None = None
+    beside: Mapping[str, float | None] = field(default_factory=dict)
 
 
 class Updater:
@@ -88,16 +97,25 @@ class Updater:
         return correction is not None and correction.needs_origin and self.trajectory.at(computed_at) is None
 
     def apply(
-        self, gradient: Tensor, computed_at: int, curvature: tuple[float, float] | None = None, worker: int = 0
+        self,
+        gradient: Tensor,
+        computed_at: int,
+        loss: float | None = None,
+        curvature: tuple[float, float] | None = None,
+        worker: int = 0,
     ) -> Update:
         """Write version t + 1 from the gradient (float32 [N], computed at version `computed_at` ≤ t by `worker`).
 
+        loss:      that of the gradient's batch.
         curvature: largest magnitude of an eigenvalue and mean of the diagonal of the loss's Hessian, where measured.
+
         The mean of a synchronous round is worker 0's. The trajectory must not lack that version (`lacks`). Raises
         NonFiniteGradient, with everything as it was, when the gradient is not finite.
         """
         if self._attributed is not None:
             self._attributed.attribute(worker, computed_at, self.trajectory.version)
+        if loss is not None:
+            self.tuner.hear(loss)
         if self._correction is None:
             return self._update(gradient, computed_at, curvature)
         staleness = self.trajectory.version - computed_at
@@ -133,7 +151,7 @@ class Updater:
         self.trajectory.commit(slot)
         self._newest = self.trajectory.version, self.tuner.record(self.trajectory.version, new)
         total_momentum = self.tuner.measure(computed_at, applied)
-        return Update(self.trajectory.version, settings, total_momentum, self.tuner.clamped)
+        return Update(self.trajectory.version, settings, total_momentum, self.tuner.clamped, self.tuner.measured_beside)
 
     def _with_decay(self, gradient: Tensor, x: Tensor) -> Iterator[tuple[slice, Tensor]]:
         """Blocks of g + λx; of g itself, without a copy, when there is no weight decay. g is compensated if it is."""

@@ -22,6 +22,9 @@ class Constant:
         """Learning rate of update number t, from 0."""
         return self._learning_rate
 
+    def hear(self, loss: float) -> None:
+        """Keep nothing."""
+
     def look(self, block: slice, gradient: Tensor) -> None:
         """Take ‖g‖² of one block."""
         self._sums.add(gradient)

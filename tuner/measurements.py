@@ -19,9 +19,12 @@ class CurvatureRange:
 
     h_t enters unclipped, but at most 100 times the h_max before it and at least 1e-30. A gradient of exactly zero says
     nothing about curvature and leaves the range alone (one would otherwise pull h_min down by many orders).
+
+    both_ways: instead of 1e-30, which is not scale-free, the floor is a hundredth of the h_min before.
     """
 
-    def __init__(self, beta: float, window: int) -> None:
+    def __init__(self, beta: float, window: int, *, both_ways: bool = False) -> None:
+        self._both_ways = both_ways
         self._window: deque[float] = deque(maxlen=window)
         self._min, self._max = LogAverage(beta), LogAverage(beta)
 
@@ -30,7 +33,8 @@ class CurvatureRange:
         if h == 0.0:
             return
         limit = CURVATURE_LIFT * self._max.value if self.known else math.inf
-        self._window.append(max(min(h, limit), CURVATURE_FLOOR))
+        floor = max(self._min.value / CURVATURE_LIFT, SMALLEST) if self._both_ways else CURVATURE_FLOOR
+        self._window.append(max(min(h, limit), floor))
         self._min.update(min(self._window))
         self._max.update(max(self._window))
 

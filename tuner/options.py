@@ -32,6 +32,9 @@ class TunerOptions:
     window:        gradients over which YellowFin takes the curvature range.
     smoothing:     "none" applies each step's own α and μ, "ema" averages them over time; the first is the default by
                    measurement (docs/measurements.md).
+    robust:        with the YellowFin target: hold its gain to what was tried, measure its learning rate by the loss,
+                   slow it for stale gradients and where curvature asks for it; false is the published rule.
+    every:         measure total momentum and YellowFin's variance and distance at every k-th update only.
     clip:          clip the gradient norm at √h_max (YellowFin only).
     curvature:     "gradient-norm" takes ‖g‖² for curvature, as the article does; "hessian" has the workers measure it
                    by Hessian-vector products (YellowFin only).
@@ -39,6 +42,7 @@ class TunerOptions:
     loop:          "open" applies the target momentum; "closed" steers the measured total momentum to it.
     estimator:     of total momentum: "median" over coordinates of the trajectory, as in the article; "lag", from the
                    staleness the server sees; "regression", from what staleness did to the gradients applied.
+    beside:        further estimators that are measured and recorded, as total_momentum_NAME, and steer nothing.
     gain:          γ of the closed loop.
     momentum_min, momentum_max: the clamp of the closed loop.
     sample:        coordinates over which total momentum is measured; 0 means all of them.
@@ -58,8 +62,11 @@ class TunerOptions:
     clip: bool = True
     curvature: Literal["gradient-norm", "hessian"] = "gradient-norm"
     curvature_every: int = 20
+    robust: bool = True
+    every: int = 1
     loop: Literal["open", "closed"] = "closed"
     estimator: Literal["median", "lag", "regression"] = "median"
+    beside: tuple[Literal["median", "lag", "regression"], ...] = ()
     gain: float = 0.01
     momentum_min: float = -0.9
     momentum_max: float = 0.999
@@ -85,6 +92,11 @@ class TunerOptions:
         _need(rising, "milestones", "update numbers above 0, each above the one before", self.milestones)
         _need(0 <= self.beta < 1, "beta", "a number in [0, 1)", self.beta)
         _need(self.window >= 1, "window", "1 gradient or more", self.window)
+        known = all(name in ("median", "lag", "regression") for name in self.beside)
+        _need(known and len(set(self.beside)) == len(self.beside), "beside", f"{ESTIMATORS}, each once", self.beside)
+        _need(self.every >= 1, "every", "1 update or more", self.every)
+        if "regression" in (self.estimator, *self.beside):
+            _need(self.every == 1, "every", "1 with the estimator 'regression', which needs every gradient", self.every)
         _need(0 < self.gain <= 1, "gain", "a number in (0, 1]", self.gain)
         _need(-1 < self.momentum_min <= 0, "momentum_min", "a number in (-1, 0]", self.momentum_min)
         _need(0 <= self.momentum_max < 1, "momentum_max", "a number in [0, 1)", self.momentum_max)

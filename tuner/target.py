@@ -39,6 +39,9 @@ class Target(Protocol):
     flat vector of N parameters; a block that was not looked at counts as zero and must be absorbed as zero.
     """
 
+    def hear(self, loss: float) -> None:
+        """Take the loss of the gradient about to be looked at; optional."""
+
     def look(self, block: slice, gradient: Tensor) -> None:
         """Take the sums that `decide` needs over one block (floating point, [length of block], unclipped)."""
 

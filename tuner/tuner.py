@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 
 from tuner.constant import Constant
 from tuner.estimator import Estimator
+from tuner.guard import Guard
 from tuner.lag import Lag
 from tuner.loop import Clamp, Closed, Loop, Open
 from tuner.options import TunerOptions
@@ -42,11 +45,27 @@ class Tuner:
     For each gradient: `look` at its blocks, `decide`, `absorb` its blocks, make version t + 1, `record` it, `measure`.
     Version 0 is recorded before the first gradient. Knows no sockets, files or clocks, and draws no random numbers
     after it was built.
+
+    beside: estimators that are measured, too, and steer nothing; all sample the same coordinates. guard: its factor
+    multiplies α. every: k, total momentum is measured at every k-th update only.
     """
 
-    def __init__(self, target: Target, loop: Loop, estimator: Estimator, lr_factor: float = 1.0) -> None:
+    def __init__(
+        self,
+        target: Target,
+        loop: Loop,
+        estimator: Estimator,
+        lr_factor: float = 1.0,
+        *,
+        beside: Mapping[str, Estimator] | None = None,
+        guard: Guard | None = None,
+        every: int = 1,
+    ) -> None:
         self.target, self.loop, self.estimator = target, loop, estimator
         self.lr_factor = lr_factor
+        self.beside, self.guard = dict(beside or {}), guard
+        self.measured_beside: dict[str, float | None] = {}
+        self._every, self._count = every, 0
         self._learning_rate = 0.0
         self._momentum = 0.0
         self._target_momentum = 0.0
@@ -55,6 +74,10 @@ class Tuner:
     def clamped(self) -> Clamp | None:
         """Whether the loop's clamp held μ back at the last measurement, and at which end."""
         return self.loop.clamped
+
+    def hear(self, loss: float) -> None:
+        """Take the loss of the gradient about to be looked at; without it α may depend on the loss's scale."""
+        self.target.hear(loss)
 
     def look(self, block: slice, gradient: Tensor) -> None:
         """Take sums over one block of the gradient [length of block], weight decay included."""
@@ -70,7 +93,8 @@ class Tuner:
         Raises NonFiniteGradient, with the state as if that gradient had never been seen; RuntimeError before any look.
         """
         decision = self.target.decide()
-        self._learning_rate = decision.learning_rate * self.lr_factor
+        guarded = self.guard.factor(decision.momentum) if self.guard is not None else 1.0
+        self._learning_rate = decision.learning_rate * guarded * self.lr_factor
         self._target_momentum = decision.momentum
         self._momentum = self.loop.momentum(decision.momentum)
         return Settings(
@@ -87,22 +111,38 @@ class Tuner:
 
     def record(self, version: int, parameters: Tensor) -> Tensor:
         """Remember the sampled coordinates of a version [N], made with the settings last decided; returns them [K]."""
-        sampled = self.estimator.sample(parameters)
-        self.estimator.record(version, sampled, self._learning_rate, self._momentum)
+        sampled = self.sample(parameters)
+        for one in (self.estimator, *self.beside.values()):
+            one.record(version, sampled, self._learning_rate, self._momentum)
+        if self.guard is not None:
+            self.guard.record(version, sampled, self._learning_rate, self._momentum)
         return sampled
 
     def sample(self, vector: Tensor) -> Tensor:
         """The coordinates [K] of a vector [N] over which total momentum is measured."""
-        return self.estimator.sample(vector)
+        return self._sampler.sample(vector)
 
     def measure(self, version: int, applied: Tensor) -> float | None:
         """μ̂_T at the version a gradient was computed at, fed to the loop; None when it cannot be measured.
 
         applied: [K], that gradient as it was applied: scaled, with weight decay; preconditioned for Adam.
         """
+        turn, self._count = self._count % self._every, self._count + 1
+        if self.guard is not None and (turn == 0 or turn == self._every - 1):  # it compares one gradient with the next
+            self.guard.observe(version, applied)
+        if turn:
+            self.measured_beside = dict.fromkeys(self.beside)
+            return None
         measured = self.estimator.measure(version, applied)
+        self.measured_beside = {name: one.measure(version, applied) for name, one in self.beside.items()}
         self.loop.observe(self._target_momentum, measured)
         return measured
+
+    @property
+    def _sampler(self) -> Estimator | Guard:
+        """One that samples, if any does."""
+        sampling = [one for one in (self.estimator, *self.beside.values()) if not isinstance(one, Lag)]
+        return sampling[0] if sampling else self.guard or self.estimator
 
     def state_dict(self) -> State:
         """Everything that a bit-exact continuation needs; shares no memory with the tuner."""
@@ -110,6 +150,9 @@ class Tuner:
             "target": self.target.state_dict(),
             "loop": self.loop.state_dict(),
             "estimator": self.estimator.state_dict(),
+            **{f"beside_{name}": one.state_dict() for name, one in self.beside.items()},
+            **({} if self.guard is None else {"guard": self.guard.state_dict()}),
+            "count": self._count,
             "lr_factor": self.lr_factor,
             "learning_rate": self._learning_rate,
             "momentum": self._momentum,
@@ -121,6 +164,12 @@ class Tuner:
         self.target.load_state_dict(state["target"])
         self.loop.load_state_dict(state["loop"])
         self.estimator.load_state_dict(state["estimator"])
+        for name, one in self.beside.items():
+            if f"beside_{name}" in state:
+                one.load_state_dict(state[f"beside_{name}"])
+        if self.guard is not None and "guard" in state:
+            self.guard.load_state_dict(state["guard"])
+        self._count = int(state.get("count", 0))
         self.lr_factor = float(state["lr_factor"])
         self._learning_rate = float(state["learning_rate"])
         self._momentum = float(state["momentum"])
@@ -134,7 +183,16 @@ def build(options: TunerOptions, size: int, updates: int, seed: int) -> Tuner:
     """
     if size < 1:
         raise ValueError(f"size: expected at least 1 parameter, got {size}")
-    return Tuner(_target(options, size, updates), _loop(options), _estimator(options, size, seed), options.lr_factor)
+    guarded = options.target == "yellowfin" and options.robust
+    return Tuner(
+        _target(options, size, updates),
+        _loop(options),
+        _estimator(options.estimator, options, size, seed),
+        options.lr_factor,
+        beside={name: _estimator(name, options, size, seed) for name in options.beside},
+        guard=Guard(size, sample=options.sample, history=options.history, seed=seed) if guarded else None,
+        every=options.every,
+    )
 
 
 def _target(options: TunerOptions, size: int, updates: int) -> Target:
@@ -148,6 +206,8 @@ def _target(options: TunerOptions, size: int, updates: int) -> Target:
                 smoothing=options.smoothing,
                 clip=options.clip,
                 curvature_every=options.measure_every,
+                robust=options.robust,
+                every=options.every,
             )
         case "constant":
             return Constant(rate, momentum)
@@ -163,8 +223,8 @@ def _loop(options: TunerOptions) -> Loop:
     return Closed(options.gain, options.momentum_min, options.momentum_max)
 
 
-def _estimator(options: TunerOptions, size: int, seed: int) -> Estimator:
-    match options.estimator:
+def _estimator(name: Literal["median", "lag", "regression"], options: TunerOptions, size: int, seed: int) -> Estimator:
+    match name:
         case "lag":
             return Lag()
         case "regression":

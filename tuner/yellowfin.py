@@ -13,6 +13,7 @@ from torch import Tensor
 from tuner.averages import Average
 from tuner.curvature import MeasuredCurvature
 from tuner.measurements import CurvatureRange, Distance, GradientVariance
+from tuner.robust import LARGEST_RATE, GainLimit, LossUnit
 from tuner.single_step import single_step
 from tuner.sums import Sums
 from tuner.target import Decision, NonFiniteGradient, State
@@ -30,6 +31,8 @@ class YellowFinTarget:
      5. smoothing:   "ema" replaces both by their zero-debiased exponential averages (α and μ themselves, not their
                      logarithms, and before warm-up); "none" keeps them.
      6. warm-up:     α ← min(α, α (t+1)/(10 w)) for window w.
+     7. robust:      α in `LossUnit`s, so that a multiple of the loss changes α alone; after warm-up, α and μ* within
+                     `GainLimit`; and h_t, in step 2, at least h_min/100. Steps 1 to 6 are the published rule.
 
     With `curvature_every`, the curvatures that workers measure (`look_curvature`) take the place of h_min and h_max in
     step 4, from the first of them on, and D is the average of EMA(‖g‖)/h_max: the distance that is certain, for
@@ -38,7 +41,8 @@ class YellowFinTarget:
     While every gradient has been zero nothing is known: α = 0 and μ* = 0. Afterwards a zero gradient counts in C and
     D, and leaves the curvature range alone.
 
-    size: N. beta: β in [0, 1). window: w. smoothing: "ema" or "none". clip: whether step 1 happens.
+    size: N. beta: β in [0, 1). window: w. smoothing: "ema" or "none". clip: whether step 1 happens. robust: whether
+    step 7 does. every: k, take step 3, which reads and writes e, with every k-th gradient only and with βᵏ for β.
     curvature_every: updates between two measurements by workers; 0 for none.
     Owns one vector [N], e, float32 (float64 for float64 gradients), on the device of the first gradient absorbed.
     """
@@ -51,23 +55,32 @@ class YellowFinTarget:
         window: int = 20,
         smoothing: str = "none",
         clip: bool = True,
+        robust: bool = False,
+        every: int = 1,
         curvature_every: int = 0,
     ) -> None:
-        self._size, self._beta, self._window = size, beta, window
+        self._size, self._beta, self._window, self._every = size, beta**every, window, every
+        self._robust, self._unit, self._limit = robust, LossUnit(window), GainLimit(10 * window)
+        self._loss: float | None = None
         self._smooth, self._clip = smoothing == "ema", clip
         self._count = 0
-        self._scale = 1.0
+        self._scale, self._due = 1.0, True
         self._mean: Tensor | None = None
         self._sums = Sums()
-        self._curvature = CurvatureRange(beta, window)
+        self._curvature = CurvatureRange(beta, window, both_ways=robust)
         self._measured = MeasuredCurvature(beta, curvature_every) if curvature_every else None
-        self._variance = GradientVariance(beta)
-        self._distance = Distance(beta)
+        self._variance = GradientVariance(self._beta)
+        self._distance = Distance(self._beta)
         self._rate, self._momentum = Average(beta), Average(beta)
+
+    def hear(self, loss: float) -> None:
+        """Take the loss of the gradient about to be looked at."""
+        self._loss = loss
 
     def look(self, block: slice, gradient: Tensor) -> None:
         """Take ‖g‖² and ⟨e, g⟩ of one block."""
-        self._sums.add(gradient, None if self._mean is None else self._mean[block])
+        without = self._mean is None or self._count % self._every
+        self._sums.add(gradient, None if without or self._mean is None else self._mean[block])
 
     def look_curvature(self, h_max: float, h_mean: float) -> None:
         """Take what a worker measured; nothing without `curvature_every`."""
@@ -80,6 +93,7 @@ class YellowFinTarget:
             raise RuntimeError("expected look() at the blocks of a gradient before decide(), got none")
         squares, products = self._sums.totals()
         self._sums.clear()
+        loss, self._loss = self._loss, None
         if not (math.isfinite(squares) and math.isfinite(products)):
             if self._measured is not None:
                 self._measured.drop()
@@ -89,14 +103,18 @@ class YellowFinTarget:
         self._curvature.update(squares)
         if self._measured is not None:
             self._measured.accept()
-        self._variance.update(s * s * squares, s * products)
-        measured = self._range_measured()
-        self._distance.update(s * norm, self._variance.mean_square if measured is None else measured.h_max)
+        self._due = self._count % self._every == 0
+        if self._due:
+            self._variance.update(s * s * squares, s * products)
+            measured = self._range_measured()
+            self._distance.update(s * norm, self._variance.mean_square if measured is None else measured.h_max)
         alpha, mu = self._step()
-        warm = min(1.0, (self._count + 1) / (10.0 * self._window))
+        alpha *= min(1.0, (self._count + 1) / (10.0 * self._window))
+        if self._robust:
+            alpha, mu = self._limit.limit(min(alpha * self._units(loss), LARGEST_RATE), mu)
         self._count += 1
         self._scale = s
-        return Decision(alpha * warm, mu, s, norm)
+        return Decision(alpha, mu, s, norm)
 
     def _clipping(self, norm: float) -> float:
         if not (self._clip and self._curvature.known):
@@ -113,11 +131,17 @@ class YellowFinTarget:
             return self._rate.update(alpha), self._momentum.update(mu)
         return alpha, mu
 
+    def _units(self, loss: float | None) -> float:
+        """What α is multiplied by so that a multiple of the loss changes α alone; measured curvature needs nothing."""
+        return self._unit.take(loss) if self._measured is None else 1.0
+
     def _range_measured(self) -> MeasuredCurvature | None:
         return self._measured if self._measured is not None and self._measured.known else None
 
     def absorb(self, block: slice, gradient: Tensor) -> None:
         """`e ← βe + (1−β) s g` over one block."""
+        if not self._due:
+            return
         if self._mean is None:
             dtype = torch.promote_types(gradient.dtype, torch.float32)
             self._mean = torch.zeros(self._size, dtype=dtype, device=gradient.device)
@@ -144,6 +168,8 @@ class YellowFinTarget:
             "rate": self._rate.state_dict(),
             "momentum": self._momentum.state_dict(),
             **({} if self._measured is None else {"measured": self._measured.state_dict()}),
+            "limit": self._limit.state_dict(),
+            "unit": self._unit.state_dict(),
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -161,3 +187,6 @@ class YellowFinTarget:
         self._momentum.load_state_dict(state["momentum"])
         if self._measured is not None:
             self._measured.load_state_dict(state["measured"])
+        if "limit" in state:  # states of version 0.1 have none
+            self._limit.load_state_dict(state["limit"])
+            self._unit.load_state_dict(state["unit"])
