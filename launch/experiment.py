@@ -147,6 +147,16 @@ class Experiment(Section):
         self.rule.check_with(self.server)
         return self
 
+    @model_validator(mode="after")
+    def _rule_fits_the_target(self) -> Self:
+        if self.tuner.target == "distance" and self.rule.name not in ("adam", "adamw"):
+            raise ValueError(
+                "tuner.target: expected one that fits rule.name "
+                f"{self.rule.name!r} (yellowfin, constant, step or cosine), got 'distance', which sets the length of "
+                "a step as adam and adamw have it; choose another target, or another rule"
+            )
+        return self
+
     def to_toml(self) -> str:
         """The whole experiment as TOML; reading it back gives an equal experiment."""
         return as_toml(self.model_dump())

@@ -33,8 +33,8 @@ class Tuning(Protocol):
     def hear(self, loss: float) -> None:
         """Take the loss of the gradient about to be looked at."""
 
-    def look(self, block: slice, gradient: Tensor) -> None:
-        """Take sums over one block of the gradient."""
+    def look(self, block: slice, gradient: Tensor, origin: Tensor) -> None:
+        """Take sums over one block of the gradient; origin: that block of the version it was computed at."""
 
     def look_curvature(self, h_max: float, h_mean: float) -> None:
         """Take what was measured of the Hessian at the same gradient."""
@@ -131,9 +131,10 @@ class Updater:
             self.trajectory.release(computed_at)
 
     def _update(self, gradient: Tensor, computed_at: int, curvature: tuple[float, float] | None) -> Update:
-        x = self.trajectory.current.tensor
+        x, kept = self.trajectory.current.tensor, self.trajectory.at(computed_at)
+        origin = x if kept is None else kept.tensor
         for block, decayed in self._with_decay(gradient, x):
-            self.tuner.look(block, decayed)
+            self.tuner.look(block, decayed, origin[block])
         if curvature is not None:  # of the loss; weight decay adds λ to every eigenvalue
             self.tuner.look_curvature(curvature[0] + self._weight_decay, curvature[1] + self._weight_decay)
         settings = self.tuner.decide()

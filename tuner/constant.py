@@ -25,7 +25,7 @@ class Constant:
     def hear(self, loss: float) -> None:
         """Keep nothing."""
 
-    def look(self, block: slice, gradient: Tensor) -> None:
+    def look(self, block: slice, gradient: Tensor, origin: Tensor | None = None) -> None:
         """Take ‖g‖² of one block."""
         self._sums.add(gradient)
 

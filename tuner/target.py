@@ -23,12 +23,14 @@ class Decision:
     momentum:      μ*, the target momentum.
     scale:         in (0, 1]: what clipping multiplies the gradient by.
     gradient_norm: ‖g‖ before clipping, weight decay included.
+    floor:         a learning rate that is small enough for any staleness by itself; 0 where the target knows of none.
     """
 
     learning_rate: float
     momentum: float
     scale: float
     gradient_norm: float
+    floor: float = 0.0
 
 
 class Target(Protocol):
@@ -42,8 +44,11 @@ class Target(Protocol):
     def hear(self, loss: float) -> None:
         """Take the loss of the gradient about to be looked at; optional."""
 
-    def look(self, block: slice, gradient: Tensor) -> None:
-        """Take the sums that `decide` needs over one block (floating point, [length of block], unclipped)."""
+    def look(self, block: slice, gradient: Tensor, origin: Tensor | None = None) -> None:
+        """Take the sums that `decide` needs over one block (floating point, [length of block], unclipped).
+
+        origin: that block of the version the gradient was computed at, or of the newest where that is forgotten.
+        """
 
     def look_curvature(self, h_max: float, h_mean: float) -> None:
         """Take what the worker measured of the Hessian of the same gradient's loss, before `decide`.

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor
 
+from tuner.both import Both
 from tuner.constant import Constant
+from tuner.distance import LearntDistance
 from tuner.estimator import Estimator
 from tuner.guard import Guard
 from tuner.lag import Lag
@@ -19,6 +22,8 @@ from tuner.schedule import Cosine, Step
 from tuner.target import State, Target
 from tuner.total_momentum import TotalMomentum
 from tuner.yellowfin import YellowFinTarget
+
+_REMEMBERED = 1024  # momenta of the last updates, to tell what exceeds them
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,8 @@ class Tuner:
         self.beside, self.guard = dict(beside or {}), guard
         self.measured_beside: dict[str, float | None] = {}
         self._every, self._count = every, 0
+        self._newest = 0
+        self._momenta: deque[float] = deque(maxlen=_REMEMBERED)
         self._learning_rate = 0.0
         self._momentum = 0.0
         self._target_momentum = 0.0
@@ -79,9 +86,9 @@ class Tuner:
         """Take the loss of the gradient about to be looked at; without it α may depend on the loss's scale."""
         self.target.hear(loss)
 
-    def look(self, block: slice, gradient: Tensor) -> None:
-        """Take sums over one block of the gradient [length of block], weight decay included."""
-        self.target.look(block, gradient)
+    def look(self, block: slice, gradient: Tensor, origin: Tensor | None = None) -> None:
+        """Take sums over one block of the gradient [length of block], weight decay included; origin: see `Target`."""
+        self.target.look(block, gradient, origin)
 
     def look_curvature(self, h_max: float, h_mean: float) -> None:
         """Take what the worker measured at the same gradient, weight decay included; see `Target`."""
@@ -94,7 +101,8 @@ class Tuner:
         """
         decision = self.target.decide()
         guarded = self.guard.factor(decision.momentum) if self.guard is not None else 1.0
-        self._learning_rate = decision.learning_rate * guarded * self.lr_factor
+        wanted, floor = decision.learning_rate * guarded, decision.floor * guarded
+        self._learning_rate = self.loop.rate(wanted, floor) * self.lr_factor
         self._target_momentum = decision.momentum
         self._momentum = self.loop.momentum(decision.momentum)
         return Settings(
@@ -112,6 +120,8 @@ class Tuner:
     def record(self, version: int, parameters: Tensor) -> Tensor:
         """Remember the sampled coordinates of a version [N], made with the settings last decided; returns them [K]."""
         sampled = self.sample(parameters)
+        self._newest = version
+        self._momenta.append(self._momentum)
         for one in (self.estimator, *self.beside.values()):
             one.record(version, sampled, self._learning_rate, self._momentum)
         if self.guard is not None:
@@ -130,12 +140,16 @@ class Tuner:
         turn, self._count = self._count % self._every, self._count + 1
         if self.guard is not None and (turn == 0 or turn == self._every - 1):  # it compares one gradient with the next
             self.guard.observe(version, applied)
+        staleness = self._newest - 1 - version
         if turn:
             self.measured_beside = dict.fromkeys(self.beside)
+            self.loop.weigh(staleness, None)
             return None
         measured = self.estimator.measure(version, applied)
         self.measured_beside = {name: one.measure(version, applied) for name, one in self.beside.items()}
         self.loop.observe(self._target_momentum, measured)
+        known = measured is not None and staleness < len(self._momenta)
+        self.loop.weigh(staleness, measured - self._momenta[-1 - staleness] if known and measured is not None else None)
         return measured
 
     @property
@@ -157,6 +171,8 @@ class Tuner:
             "learning_rate": self._learning_rate,
             "momentum": self._momentum,
             "target_momentum": self._target_momentum,
+            "newest": self._newest,
+            "momenta": list(self._momenta),
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -174,6 +190,8 @@ class Tuner:
         self._learning_rate = float(state["learning_rate"])
         self._momentum = float(state["momentum"])
         self._target_momentum = float(state["target_momentum"])
+        self._newest = int(state.get("newest", 0))
+        self._momenta = deque((float(mu) for mu in state.get("momenta", ())), _REMEMBERED)
 
 
 def build(options: TunerOptions, size: int, updates: int, seed: int) -> Tuner:
@@ -198,6 +216,8 @@ def build(options: TunerOptions, size: int, updates: int, seed: int) -> Tuner:
 def _target(options: TunerOptions, size: int, updates: int) -> Target:
     rate, momentum, warmup = options.learning_rate, options.momentum, options.warmup
     match options.target:
+        case "distance":
+            return LearntDistance(size, momentum=momentum, updates=updates)
         case "yellowfin":
             return YellowFinTarget(
                 size,
@@ -218,9 +238,13 @@ def _target(options: TunerOptions, size: int, updates: int) -> Target:
 
 
 def _loop(options: TunerOptions) -> Loop:
-    if options.loop == "open":
-        return Open()
-    return Closed(options.gain, options.momentum_min, options.momentum_max)
+    match options.loop:
+        case "open":
+            return Open()
+        case "closed":
+            return Closed(options.gain, options.momentum_min, options.momentum_max)
+        case "both":
+            return Both(options.momentum_min, options.momentum_max)
 
 
 def _estimator(name: Literal["median", "lag", "regression"], options: TunerOptions, size: int, seed: int) -> Estimator:

@@ -77,7 +77,7 @@ class YellowFinTarget:
         """Take the loss of the gradient about to be looked at."""
         self._loss = loss
 
-    def look(self, block: slice, gradient: Tensor) -> None:
+    def look(self, block: slice, gradient: Tensor, origin: Tensor | None = None) -> None:
         """Take ‖g‖² and ⟨e, g⟩ of one block."""
         without = self._mean is None or self._count % self._every
         self._sums.add(gradient, None if without or self._mean is None else self._mean[block])

@@ -58,13 +58,13 @@ def by_gain(gains: Sequence[float], momenta: Sequence[float]) -> tuple[Settings,
 
 def constant(label: str, rule: str, candidates: tuple[Settings, ...], letter: str = "μ", **more: Any) -> Contender:
     """A rule with fixed numbers, tuned over `candidates`. letter: of its momentum.   more: further fixed settings."""
-    fixed = {"rule.name": rule, "tuner.target": "constant", "tuner.loop": "open", **more}
+    fixed = {"rule.name": rule, "rule.beta2": 0.999, "tuner.target": "constant", "tuner.loop": "open", **more}
     return Contender(label, fixed, candidates, letter)
 
 
 def _closed(label: str, rule: str, candidates: tuple[Settings, ...]) -> Contender:
     """The user's own target, held by the loop."""
-    fixed = {"rule.name": rule, "tuner.target": "constant", "tuner.loop": "closed"}
+    fixed = {"rule.name": rule, "rule.beta2": 0.999, "tuner.target": "constant", "tuner.loop": "closed"}
     return Contender(label, fixed, candidates, "μ*")
 
 
@@ -75,7 +75,8 @@ CLOSED_SGD, CLOSED_ADAM = "closed-loop SGD", "closed-loop Adam"
 def yellowfin(loop: str = "open", estimator: str = "median") -> Contender:
     """YellowFin, with nothing to be tuned."""
     label = OPEN if loop == "open" else CLOSED if estimator == "median" else LAG
-    return Contender(label, {"tuner.target": "yellowfin", "tuner.loop": loop, "tuner.estimator": estimator})
+    published = {"rule.name": "momentum_sgd", "rule.beta2": 0.999, "tuner.target": "yellowfin", "tuner.robust": False}
+    return Contender(label, {**published, "tuner.loop": loop, "tuner.estimator": estimator})
 
 
 def synchronous(scale: Scale, recurrent: bool) -> list[Contender]:

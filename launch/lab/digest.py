@@ -24,7 +24,7 @@ _FIRST: dict[str, str] = {
     "simulate": "staleness shape stragglers slowdown trace",
 }
 
-NEUTRAL: dict[str, Any] = {}
+NEUTRAL: dict[str, Any] = {"tuner.robust": False}
 """Options that came later and whose default is no longer the value that means what was before: key -> that value."""
 
 

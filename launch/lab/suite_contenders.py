@@ -20,6 +20,7 @@ OPEN_SETTINGS: Settings = {"tuner.loop": "open"}
 # Everything that a default may come to change. All contenders but the default say it themselves, so that their points
 # stay what they are when it does.
 _PINNED: Settings = {
+    "rule.beta2": 0.999,
     "rule.staleness": "none",
     "tuner.lr_factor": 1.0,
     "tuner.warmup": 0,
@@ -33,6 +34,7 @@ _PINNED: Settings = {
     "tuner.momentum_max": 0.999,
     "tuner.sample": 2048,
     "tuner.history": 256,
+    "tuner.robust": False,
 }
 
 
