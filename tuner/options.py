@@ -55,7 +55,7 @@ class TunerOptions:
 
     target: Literal["distance", "yellowfin", "constant", "step", "cosine"] = "distance"
     learning_rate: float = 0.1
-    momentum: float = 0.9
+    momentum: float = 0.8
     milestones: tuple[int, ...] = ()
     decay: float = 0.1
     warmup: int = 0

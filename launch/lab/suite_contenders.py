@@ -22,6 +22,7 @@ OPEN_SETTINGS: Settings = {"tuner.loop": "open"}
 _PINNED: Settings = {
     "rule.beta2": 0.999,
     "rule.staleness": "none",
+    "tuner.momentum": 0.9,
     "tuner.lr_factor": 1.0,
     "tuner.warmup": 0,
     "tuner.beta": 0.999,
