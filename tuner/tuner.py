@@ -89,14 +89,16 @@ class Tuner:
         Raises NonFiniteGradient, with the state as if that gradient had never been seen; RuntimeError before any look.
         """
         decision = self.target.decide()
-        guarded = self.guard.factor(decision.momentum) if self.guard is not None else 1.0
-        self._learning_rate = decision.learning_rate * guarded * self.lr_factor
-        self._target_momentum = decision.momentum
-        self._momentum = self.loop.momentum(decision.momentum)
+        rate, target = decision.learning_rate, decision.momentum
+        if self.guard is not None:
+            rate, target = self.guard.hold(decision)
+        self._learning_rate = rate * self.lr_factor
+        self._target_momentum = target
+        self._momentum = self.loop.momentum(target)
         return Settings(
             learning_rate=self._learning_rate,
             momentum=self._momentum,
-            target_momentum=decision.momentum,
+            target_momentum=target,
             scale=decision.scale,
             gradient_norm=decision.gradient_norm,
         )
