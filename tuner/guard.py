@@ -8,31 +8,40 @@ import torch
 from torch import Tensor
 
 from tuner.averages import Average
-from tuner.region import largest_stable_step, staleness_factor
+from tuner.region import best_step, largest_stable_step
+from tuner.robust import GainLimit
 from tuner.sample import Sample
-from tuner.target import State
+from tuner.target import Decision, State
 
 MEMORY = 0.99  # decay of the sums behind the curvature, and of the mean staleness
 PART = 0.7  # of the largest stable αh that is used; by measurement (docs/estimators.md)
-SPEED = 0.05  # of the factor's logarithm, for αh far off
+EASY = 0.25  # of that: below it the gain may rise above what was tried
+SPEED = 0.05  # of a factor's logarithm, for αh far off
 FASTEST = 0.01  # most that it moves in one update, in either direction alike, or noise would pull it down
+FREE = 200  # updates before the gain is held to what was tried
 FRESH = 0.5  # mean staleness below which a gradient may be compared with one that made its own version
+MOST = 100.0  # largest ease
 
 
 class Guard:
-    """A factor in (0, 1] on the target's α, from two things the target does not know.
+    """Holds α and μ* of a target to what gradients that are late can bear, from three things it does not know.
 
-    Staleness: `staleness_factor(μ*, τ̄)`, what the fastest αh of a delay τ̄ is in parts of the one without delay.
+    Staleness: the αh that the target takes its α for gives way to the fastest one, `best_step(μ*, τ̄)`, if that is less.
+
+    What was tried: the gain that results stays within a `GainLimit`.
 
     Curvature: for gradients g_v and g_u that came one after the other, d = x_v − x_u,
 
         αh = α Σ ⟨g_v − g_u, d⟩ / Σ ‖d‖²,
 
-    the sums fading by 0.99, over K sampled coordinates. The factor's logarithm moves by 0.05 (1 − αh/(0.7 a)), at
-    most by 0.01, a the `largest_stable_step` of μ and τ̄, and never above 0. Minibatch noise has no part in it, for d
-    was made before either gradient was applied; pairs where g_u helped to make x_v are left out when gradients are
-    late. When none is, every pair is such a pair, and noise adds 1 − μ² at most: less than 0.7 a = 1.4 (1 + μ). For a
-    rule with a preconditioner g is the preconditioned gradient. αh does not depend on the scale of the loss.
+    the sums fading by 0.99, over K sampled coordinates. Let r be αh/(0.7 a), a the `largest_stable_step` of μ and τ̄.
+    log `caution` moves by 0.05 (1 − r) and never above 0; log `ease` by 0.05 (1 − 4r) and never below 0; either at most
+    by 0.01. α is multiplied by both, and never above the target's own.
+
+    Minibatch noise has no part in αh, for d was made before either gradient was applied; pairs where g_u helped to make
+    x_v are left out when gradients are late. When none is, every pair is such a pair, and noise adds 1 − μ² at most:
+    less than 0.7 a = 1.4 (1 + μ). For a rule with a preconditioner g is the preconditioned gradient. The scale of the
+    loss makes no difference.
 
     size, sample, seed: as for `Sample`. history: versions kept, 4 K history bytes.
     """
@@ -44,11 +53,16 @@ class Guard:
         self._newest, self._rate, self._momentum = -1, 0.0, 0.0
         self._last_version, self._last = -1, torch.empty(0)
         self._product, self._square, self._staleness = Average(MEMORY), Average(MEMORY), Average(MEMORY)
-        self.curvature_factor = 1.0
+        self._limit = GainLimit(FREE)
+        self.caution = self.ease = 1.0
 
-    def factor(self, momentum: float) -> float:
-        """What to multiply the α of a target by whose momentum is μ*."""
-        return self.curvature_factor * staleness_factor(momentum, self._staleness.value)
+    def hold(self, decision: Decision) -> tuple[float, float]:
+        """α and μ* in place of the target's; without `Decision.step` staleness is left out."""
+        rate, momentum, staleness = decision.learning_rate, decision.momentum, self._staleness.value
+        if decision.step and staleness:
+            rate *= min(1.0, best_step(min(max(momentum, 0.0), 0.9999), staleness) / decision.step)
+        rate, momentum = self._limit.limit(rate, momentum)
+        return min(rate * self.caution * self.ease, decision.learning_rate), momentum
 
     @property
     def step(self) -> float:
@@ -81,9 +95,10 @@ class Guard:
             return
         self._product.update(product)
         self._square.update(square)
-        allowed = PART * largest_stable_step(self._momentum, staleness)
-        change = SPEED * (1.0 - self.step / allowed)
-        self.curvature_factor = min(1.0, self.curvature_factor * math.exp(min(max(change, -FASTEST), FASTEST)))
+        part = self.step / (PART * largest_stable_step(self._momentum, staleness))
+        self.caution = min(1.0, self.caution * _moved(part))
+        if self._newest > FREE:
+            self.ease = min(max(1.0, self.ease * _moved(part / EASY)), MOST)
 
     def _row(self, version: int) -> Tensor | None:
         slot = version % self._history
@@ -103,7 +118,9 @@ class Guard:
             "product": self._product.state_dict(),
             "square": self._square.state_dict(),
             "staleness": self._staleness.state_dict(),
-            "curvature_factor": self.curvature_factor,
+            "limit": self._limit.state_dict(),
+            "caution": self.caution,
+            "ease": self.ease,
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -118,4 +135,10 @@ class Guard:
         self._product.load_state_dict(state["product"])
         self._square.load_state_dict(state["square"])
         self._staleness.load_state_dict(state["staleness"])
-        self.curvature_factor = float(state["curvature_factor"])
+        self._limit.load_state_dict(state["limit"])
+        self.caution, self.ease = float(state["caution"]), float(state["ease"])
+
+
+def _moved(part: float) -> float:
+    """By what a factor is multiplied when αh is that part of what it should be."""
+    return math.exp(min(max(SPEED * (1.0 - part), -FASTEST), FASTEST))

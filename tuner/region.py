@@ -97,16 +97,6 @@ def best_step(momentum: float, staleness: float, order: Order = "constant") -> f
     return _searched(momentum, staleness, order)
 
 
-def staleness_factor(momentum: float, staleness: float) -> float:
-    """`best_step` with the constant delay `staleness` in parts of the one without; negative μ counts as 0.
-
-    1 without staleness; 0.02 for μ = 0 and 0.13 for μ = 0.5 at τ = 15, where the step had allowed for little lag; 0.5
-    for μ = 0.9.
-    """
-    mu = min(max(momentum, 0.0), 0.9999)
-    return best_step(mu, staleness) / (1.0 - math.sqrt(mu)) ** 2 if staleness > 0.0 else 1.0
-
-
 def spectral_radius(momentum: float, step: float, staleness: float, order: Order = "constant") -> float:
     """Factor a step by which x_t (memoryless: E x_t) shrinks in the long run, at αh = `step`.
 

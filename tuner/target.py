@@ -24,6 +24,8 @@ class Decision:
     scale:         in (0, 1]: what clipping multiplies the gradient by.
     gradient_norm: ‖g‖ before clipping, weight decay included.
     floor:         a learning rate that is small enough for any staleness by itself; 0 where the target knows of none.
+    step:          αh, what α is after warm-up in parts of 1/h for the curvature h it was chosen for; None where α was
+                   chosen for none.
     """
 
     learning_rate: float
@@ -31,6 +33,7 @@ class Decision:
     scale: float
     gradient_norm: float
     floor: float = 0.0
+    step: float | None = None
 
 
 class Target(Protocol):

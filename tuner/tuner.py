@@ -100,15 +100,16 @@ class Tuner:
         Raises NonFiniteGradient, with the state as if that gradient had never been seen; RuntimeError before any look.
         """
         decision = self.target.decide()
-        guarded = self.guard.factor(decision.momentum) if self.guard is not None else 1.0
-        wanted, floor = decision.learning_rate * guarded, decision.floor * guarded
-        self._learning_rate = self.loop.rate(wanted, floor) * self.lr_factor
-        self._target_momentum = decision.momentum
-        self._momentum = self.loop.momentum(decision.momentum)
+        rate, target = decision.learning_rate, decision.momentum
+        if self.guard is not None:
+            rate, target = self.guard.hold(decision)
+        self._learning_rate = self.loop.rate(rate, decision.floor) * self.lr_factor
+        self._target_momentum = target
+        self._momentum = self.loop.momentum(target)
         return Settings(
             learning_rate=self._learning_rate,
             momentum=self._momentum,
-            target_momentum=decision.momentum,
+            target_momentum=target,
             scale=decision.scale,
             gradient_norm=decision.gradient_norm,
         )
@@ -201,7 +202,7 @@ def build(options: TunerOptions, size: int, updates: int, seed: int) -> Tuner:
     """
     if size < 1:
         raise ValueError(f"size: expected at least 1 parameter, got {size}")
-    guarded = options.target == "yellowfin" and options.robust
+    guarded = options.target == "yellowfin" and options.robust and options.loop != "both"  # which sees to it
     return Tuner(
         _target(options, size, updates),
         _loop(options),

@@ -110,11 +110,14 @@ class YellowFinTarget:
             self._distance.update(s * norm, self._variance.mean_square if measured is None else measured.h_max)
         alpha, mu = self._step()
         alpha *= min(1.0, (self._count + 1) / (10.0 * self._window))
-        if self._robust:
-            alpha, mu = self._limit.limit(min(alpha * self._units(loss), LARGEST_RATE), mu)
         self._count += 1
         self._scale = s
-        return Decision(alpha, mu, s, norm)
+        if not self._robust:
+            return Decision(alpha, mu, s, norm)
+        free = min(alpha * self._units(loss), LARGEST_RATE)
+        alpha, limited = self._limit.limit(free, mu)
+        step = (1.0 - math.sqrt(mu)) ** 2 * (alpha / free if free else 1.0)
+        return Decision(alpha, limited, s, norm, step=step)
 
     def _clipping(self, norm: float) -> float:
         if not (self._clip and self._curvature.known):

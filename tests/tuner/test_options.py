@@ -15,7 +15,8 @@ from tuner import TunerOptions
         ("target", "adam"), ("learning_rate", 0.0), ("learning_rate", float("nan")), ("momentum", 1.0),
         ("milestones", (5, 5)), ("milestones", (-1,)), ("decay", 0.0), ("warmup", -1), ("lr_factor", -1.0),
         ("beta", 1.0), ("window", 0), ("smoothing", "log"), ("loop", "shut"), ("gain", 0.0), ("momentum_min", 0.5),
-        ("momentum_max", 1.0), ("sample", -1), ("history", 2), ("estimator", "mean"),
+        ("momentum_max", 1.0), ("sample", -1), ("history", 2), ("estimator", "mean"), ("every", 0),
+        ("beside", ("mean",)), ("beside", ("lag", "lag")),
     ],
 )  # fmt: skip
 def test_a_value_out_of_range_is_refused_by_name(field: str, value: Any) -> None:
@@ -25,3 +26,9 @@ def test_a_value_out_of_range_is_refused_by_name(field: str, value: Any) -> None
 
 def test_the_defaults_are_valid() -> None:
     assert TunerOptions().target == "yellowfin"
+
+
+@pytest.mark.parametrize("where", [{"estimator": "regression"}, {"beside": ("regression",)}])
+def test_the_regression_needs_every_gradient(where: Any) -> None:
+    with pytest.raises(ValueError, match=r"^every: expected 1 with the estimator 'regression'"):
+        TunerOptions(every=2, **where)

@@ -100,10 +100,13 @@ def test_a_bad_gradient_leaves_the_tuner_as_it_was() -> None:
     assert first.step() == second.step()
 
 
-@given(st.sampled_from(TARGETS), st.sampled_from(["open", "closed"]), st.integers(0, 12), st.integers(0, 3))
-@settings(deadline=None, max_examples=40)
-def test_a_restored_tuner_continues_bit_exactly(target: Any, loop: Any, steps: int, delay: int) -> None:
-    options = TunerOptions(target=target, loop=loop, sample=100, history=6)
+@given(
+    st.sampled_from(TARGETS), st.sampled_from(["open", "closed"]), st.integers(0, 12), st.integers(0, 3), st.booleans()
+)
+@settings(deadline=None, max_examples=60)
+def test_a_restored_tuner_continues_bit_exactly(target: Any, loop: Any, steps: int, delay: int, more: bool) -> None:
+    others: Any = {"every": 3, "beside": ("lag", "median")} if more else {"beside": ("regression",)}
+    options = TunerOptions(target=target, loop=loop, sample=100, history=6, **others)
     first, second = (Run(build(options, SIZE, 30, seed)) for seed in (0, 1))
     for _ in range(steps):
         first.step(delay)
@@ -113,6 +116,35 @@ def test_a_restored_tuner_continues_bit_exactly(target: Any, loop: Any, steps: i
     second.draw.set_state(first.draw.get_state())
     for _ in range(6):
         assert first.step(delay) == second.step(delay)
+
+
+def test_estimators_beside_say_what_they_would_in_use_and_steer_nothing() -> None:
+    names: tuple[Any, ...] = ("median", "lag", "regression")
+    runs = [Run(build(TunerOptions(target="constant", estimator=name), SIZE, 60, 0)) for name in names]
+    options = TunerOptions(target="constant", estimator="lag", beside=names, loop="open")
+    together = Run(build(options, SIZE, 60, 0))
+    for run in runs:  # the same trajectory for all: that of the loop left open
+        run.tuner.loop = together.tuner.loop
+    for _ in range(60):
+        said = {name: run.step(2)[1] for name, run in zip(names, runs, strict=True)}
+        assert together.step(2)[1] == said["lag"]
+        assert together.tuner.measured_beside == said
+    assert None not in said.values()
+
+
+def test_every_third_update_is_measured_and_the_others_say_nothing() -> None:
+    run = Run(build(TunerOptions(every=3, estimator="lag", beside=("median",)), SIZE, 60, 0))
+    said = [(run.step(1)[1], run.tuner.measured_beside["median"]) for _ in range(12)]
+    assert [one is not None for one, _ in said] == [True, False, False] * 4
+    assert [two is not None for _, two in said] == [False, False, False] + [True, False, False] * 3
+
+
+def test_without_the_robust_rule_there_is_no_guard_and_losses_are_not_heard() -> None:
+    published, plain = (Run(build(TunerOptions(robust=False), SIZE, 60, 0)) for _ in range(2))
+    for t in range(40):
+        published.tuner.hear(10.0 + t)
+        assert published.step(2) == plain.step(2)
+    assert published.tuner.guard is None
 
 
 def leaves(state: Any) -> list[Any]:

@@ -54,6 +54,15 @@ def test_every_step_agrees_with_the_slow_twin(twin: ModuleType, scale: float | N
         assert decision.momentum == pytest.approx(mu, rel=1e-6, abs=0.0)
 
 
+def test_the_variance_of_every_fourth_gradient_leads_to_nearly_the_same() -> None:
+    always, seldom = YellowFinTarget(SIZE), YellowFinTarget(SIZE, every=4)
+    for gradient in gradients(1.0, 2000):
+        expected, got = feed(always, gradient), feed(seldom, gradient)
+    assert got.learning_rate == pytest.approx(expected.learning_rate, rel=0.02)
+    assert got.momentum == pytest.approx(expected.momentum, abs=0.02)
+    assert got.gradient_norm == expected.gradient_norm
+
+
 @pytest.mark.parametrize("scale", [1e-20, 1e-15, 1e18])
 def test_squares_outside_float32_do_not_matter(twin: ModuleType, scale: float) -> None:
     target, reference = YellowFinTarget(SIZE), twin.Reference(SIZE, smooth=False)
@@ -164,22 +173,25 @@ hostile = st.lists(
 )
 
 
-@given(hostile, st.sampled_from(["none", "ema"]), st.booleans())
+@given(hostile, st.sampled_from(["none", "ema"]), st.booleans(), st.booleans(), st.integers(1, 3))
 @settings(deadline=None)
-def test_hostile_sequences_never_give_nan(sequence: list[tuple[float, int]], smoothing: str, clip: bool) -> None:
-    target = YellowFinTarget(8, smoothing=smoothing, clip=clip)
+def test_hostile_sequences_never_give_nan(
+    sequence: list[tuple[float, int]], smoothing: str, clip: bool, robust: bool, every: int
+) -> None:
+    target = YellowFinTarget(8, smoothing=smoothing, clip=clip, robust=robust, every=every)
     for scale, seed in sequence:
         gradient = torch.randn(8, generator=torch.Generator().manual_seed(seed)) * scale
+        target.hear(scale * seed)
         decision = feed(target, gradient)
         assert 0.0 <= decision.learning_rate <= 1e30
         assert 0.0 <= decision.momentum <= 1.0
         assert 0.0 < decision.scale <= 1.0
 
 
-@given(st.integers(0, 30), st.sampled_from(["none", "ema"]))
-@settings(deadline=None, max_examples=25)
-def test_a_restored_target_continues_bit_exactly(steps: int, smoothing: str) -> None:
-    first, second = YellowFinTarget(SIZE, smoothing=smoothing), YellowFinTarget(SIZE, smoothing=smoothing)
+@given(st.integers(0, 30), st.sampled_from(["none", "ema"]), st.booleans(), st.integers(1, 3))
+@settings(deadline=None, max_examples=40)
+def test_a_restored_target_continues_bit_exactly(steps: int, smoothing: str, robust: bool, every: int) -> None:
+    first, second = (YellowFinTarget(SIZE, smoothing=smoothing, window=2, robust=robust, every=every) for _ in range(2))
     sequence = gradients(None, steps + 5)
     for gradient in sequence[:steps]:
         feed(first, gradient)
