@@ -74,12 +74,25 @@ def make_server(
     if run_dir is None:
         return server, None
     try:
-        vectors = 4 + state_vectors(experiment.rule, experiment.server.sources(train.workers))
-        size = 4 * (vectors * model.parameters.size + model.buffers.size) + (1 << 20)
-        return server, Checkpoints(run_dir / "checkpoints", experiment.checkpoint, size)
+        return server, Checkpoints(run_dir / "checkpoints", experiment.checkpoint, checkpoint_bytes(experiment, model))
     except BaseException:
         server.close()
         raise
+
+
+def checkpoint_bytes(experiment: Experiment, model: Model) -> int:
+    """At least as many as a checkpoint of the run takes.
+
+    Two versions, at most two vectors of the tuner's target, the rule's; and the sampled coordinates of the versions
+    that each estimator, and YellowFin's guard, remembers.
+    """
+    size, train, tuner = model.parameters.size, experiment.train, experiment.tuner
+    vectors = 4 + state_vectors(experiment.rule, experiment.server.sources(train.workers))
+    remembering = 1 + len(tuner.beside) + (tuner.target == "yellowfin" and tuner.robust)
+    versions = remembering * min(tuner.history, train.updates + 1)
+    sampled = min(tuner.sample or size, size)
+    # A coordinate's number takes two float32 values; the rest is in the header.
+    return 4 * (vectors * size + (versions + 2 * remembering) * sampled + model.buffers.size) + (1 << 20)
 
 
 def _state(run_dir: Path, model: Model) -> dict[str, Any]:

@@ -70,7 +70,8 @@ class Intake:
         if self._updater.lacks(push.version):
             return Refusal(
                 "stale",
-                f"version: expected one still kept, which rule.staleness needs to compare with, got {push.version}",
+                "version: expected one still kept, which rule.staleness or tuner.target compares with, got "
+                f"{push.version}",
             )
         if not math.isfinite(push.loss):
             return Refusal("not-finite", f"loss: expected a finite number, got {push.loss}")

@@ -27,6 +27,10 @@ class Tuning(Protocol):
         """At which end the loop's clamp held μ back at the last measurement."""
 
     @property
+    def needs_origin(self) -> bool:
+        """Whether a gradient is of no use to it without the version that it was computed at."""
+
+    @property
     def measured_beside(self) -> Mapping[str, float | None]:
         """What further estimators said at the last measurement, by name."""
 
@@ -93,8 +97,8 @@ class Updater:
 
     def lacks(self, computed_at: int) -> bool:
         """Whether a gradient computed at that version cannot be applied because that version is no longer kept."""
-        correction = self._correction
-        return correction is not None and correction.needs_origin and self.trajectory.at(computed_at) is None
+        corrected = self._correction is not None and self._correction.needs_origin
+        return (corrected or self.tuner.needs_origin) and self.trajectory.at(computed_at) is None
 
     def apply(
         self,

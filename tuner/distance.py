@@ -26,7 +26,7 @@ class LearntDistance:
     """α_t = 1.4 d_t · min(1, (t+1)/40) · (1 − t/T)^1.5, for a rule whose steps are as long as α in every coordinate.
 
     d estimates the largest distance of any coordinate to the optimum. With k = (1 − β3) (d/d_0)² α_t/(1.4 d_t), g the
-    gradient that was computed at version v, and x_v, or x_t where that is forgotten:
+    gradient that was computed at version v, and x_v, which must still be known (or a replay would count otherwise):
 
         r ← β3 r + k ⟨g, x_0 − x_v⟩,   s ← β3 s + k g,   d ← max(d, min(r / ‖s‖₁, 1.02 d)).
 
@@ -75,6 +75,7 @@ class LearntDistance:
         squares, towards = self._sums.totals()
         self._sums.clear()
         if not (math.isfinite(squares) and math.isfinite(towards)):
+            self._start = self._start if self._count else None
             raise NonFiniteGradient(f"expected a finite gradient, got one with ‖g‖² = {squares}")
         d = self._distance
         if self._norm > 0.0:

@@ -23,7 +23,8 @@ class TunerOptions:
     """What chooses the learning rate and the momentum.
 
     target:        "distance" learns the learning rate from how far the optimum turns out to be, and lets it fall
-                   towards the end of the run, for rules of Adam's kind; "yellowfin" measures learning rate and
+                   towards the end of the run, for rules of Adam's kind (the few gradients whose x_v is gone, after
+                   a restart or a lost connection, are refused); "yellowfin" measures learning rate and
                    momentum from the gradients; the others are the user's own numbers.
     learning_rate: of constant, step and cosine targets.
     momentum:      target momentum of all targets but YellowFin's (β1 when the rule is Adam).

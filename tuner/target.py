@@ -50,7 +50,7 @@ class Target(Protocol):
     def look(self, block: slice, gradient: Tensor, origin: Tensor | None = None) -> None:
         """Take the sums that `decide` needs over one block (floating point, [length of block], unclipped).
 
-        origin: that block of the version the gradient was computed at, or of the newest where that is forgotten.
+        origin: that block of the version the gradient was computed at; only some targets need it.
         """
 
     def look_curvature(self, h_max: float, h_mean: float) -> None:

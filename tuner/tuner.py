@@ -82,6 +82,11 @@ class Tuner:
         """Whether the loop's clamp held μ back at the last measurement, and at which end."""
         return self.loop.clamped
 
+    @property
+    def needs_origin(self) -> bool:
+        """Whether the target compares with the version a gradient was computed at, which must then still be kept."""
+        return isinstance(self.target, LearntDistance)
+
     def hear(self, loss: float) -> None:
         """Take the loss of the gradient about to be looked at; without it α may depend on the loss's scale."""
         self.target.hear(loss)

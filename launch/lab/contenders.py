@@ -14,6 +14,8 @@ RATE, MU = "tuner.learning_rate", "tuner.momentum"
 ADAM_RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 BETAS = (-0.5, 0.0, 0.5, 0.9)
 _DECAY = {"rule.weight_decay": 0.01}
+# What defaults have come to say otherwise: the methods as published, whose points stay what they are.
+_ALWAYS = {"rule.beta2": 0.999, "tuner.robust": False}
 _SYMBOLS = {RATE: "α", MU: "μ"}
 
 
@@ -58,13 +60,13 @@ def by_gain(gains: Sequence[float], momenta: Sequence[float]) -> tuple[Settings,
 
 def constant(label: str, rule: str, candidates: tuple[Settings, ...], letter: str = "μ", **more: Any) -> Contender:
     """A rule with fixed numbers, tuned over `candidates`. letter: of its momentum.   more: further fixed settings."""
-    fixed = {"rule.name": rule, "rule.beta2": 0.999, "tuner.target": "constant", "tuner.loop": "open", **more}
+    fixed = {**_ALWAYS, "rule.name": rule, "tuner.target": "constant", "tuner.loop": "open", **more}
     return Contender(label, fixed, candidates, letter)
 
 
 def _closed(label: str, rule: str, candidates: tuple[Settings, ...]) -> Contender:
     """The user's own target, held by the loop."""
-    fixed = {"rule.name": rule, "rule.beta2": 0.999, "tuner.target": "constant", "tuner.loop": "closed"}
+    fixed = {**_ALWAYS, "rule.name": rule, "tuner.target": "constant", "tuner.loop": "closed"}
     return Contender(label, fixed, candidates, "μ*")
 
 
@@ -75,7 +77,7 @@ CLOSED_SGD, CLOSED_ADAM, DEFAULT = "closed-loop SGD", "closed-loop Adam", "defau
 def yellowfin(loop: str = "open", estimator: str = "median") -> Contender:
     """YellowFin, with nothing to be tuned."""
     label = OPEN if loop == "open" else CLOSED if estimator == "median" else LAG
-    published = {"rule.name": "momentum_sgd", "rule.beta2": 0.999, "tuner.target": "yellowfin", "tuner.robust": False}
+    published = {**_ALWAYS, "rule.name": "momentum_sgd", "tuner.target": "yellowfin"}
     return Contender(label, {**published, "tuner.loop": loop, "tuner.estimator": estimator})
 
 

@@ -26,6 +26,8 @@ HELD = 0.05
 """Largest |mean total − target| in the second half of a run for the loop to count as holding its target."""
 _WORKERS = 16
 _WINDOW = 25
+_SGD = ("rule.name=momentum_sgd", "rule.beta2=0.999", "tuner.robust=false")
+"""The article's rule and targets, whatever the defaults are."""
 
 
 @dataclass(frozen=True)
@@ -77,12 +79,12 @@ class Measured:
 def quadratic(momentum: float, rate: float, updates: int, noise: float, *settings: str) -> Experiment:
     """½ Σ hᵢxᵢ² with h from 0.5 to 1, constant target; noise: standard deviation of each gradient element."""
     task = f"task.arguments={{size=512, h_min=0.5, h_max=1.0, noise={noise}}}"
-    return load_experiment("quadratic", [task, *_constant(momentum, rate, updates), *settings])
+    return load_experiment("quadratic", [task, *_SGD, *_constant(momentum, rate, updates), *settings])
 
 
 def digits(momentum: float, rate: float, updates: int, *settings: str) -> Experiment:
     """The handwritten digits with the small CNN, constant target."""
-    return load_experiment("digits_async16", [*_constant(momentum, rate, updates), *settings])
+    return load_experiment("digits_async16", [*_SGD, *_constant(momentum, rate, updates), *settings])
 
 
 def _constant(momentum: float, rate: float, updates: int) -> list[str]:
@@ -145,7 +147,9 @@ def loop_points(scale: Scale) -> list[Point]:
         Point("quadratic, simulated", seen),
         Point("quadratic, real processes", seen, "train"),
         Point("noisy quadratic, simulated", quadratic(0.3, 0.04, long, 10.0, closed)),
-        Point("digits, YellowFin's target, simulated", load_experiment("digits_async16", [f"train.updates={long}"])),
+        Point(
+            "digits, YellowFin's target, simulated", load_experiment("digits_async16", [*_SGD, f"train.updates={long}"])
+        ),
     ]
 
 

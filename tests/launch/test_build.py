@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from launch import Experiment, load_experiment, simulate
-from launch.build import initial_model, make_server, make_task
+from launch.build import checkpoint_bytes, initial_model, make_server, make_task
 from psserver.errors import CheckpointError, SharedMemoryError
 
 SMALL = ["task.arguments={size=50}", "train.updates=8", "server.shared_memory=false", "checkpoint.every=4"]
@@ -38,9 +38,12 @@ def test_a_server_without_a_folder_writes_nothing() -> None:
     server.close()
 
 
-@pytest.mark.parametrize("rule", ["momentum_sgd", "adam"])
-def test_a_server_continues_where_the_checkpoint_is(rule: str, tmp_path: Path) -> None:
-    experiment = load_experiment("quadratic", [*SMALL, f"rule.name={rule}"])
+CONSTANT = ["tuner.target=constant", "tuner.loop=open"]
+
+
+@pytest.mark.parametrize("settings", [[], ["rule.name=momentum_sgd", *CONSTANT], ["rule.name=adam", *CONSTANT]])
+def test_a_server_continues_where_the_checkpoint_is(settings: list[str], tmp_path: Path) -> None:
+    experiment = load_experiment("quadratic", [*SMALL, *settings])
     simulate(experiment, tmp_path / "run")
     server, checkpoints = build(experiment, tmp_path / "run", resume=True)
     assert server.version == 8
@@ -48,6 +51,24 @@ def test_a_server_continues_where_the_checkpoint_is(rule: str, tmp_path: Path) -
     saved = checkpoints.save(8, server.state_dict())
     assert saved.stat().st_size < 4 * 6 * 50 + (1 << 20)
     server.close()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["tuner.history=60"],
+        ["tuner.sample=0", "task.arguments.size=30000"],
+        ["rule.name=momentum_sgd", "tuner.target=yellowfin", "tuner.loop=closed", "tuner.beside=['regression','lag']"],
+    ],
+)
+def test_room_is_reserved_for_all_that_a_checkpoint_holds(settings: list[str], tmp_path: Path) -> None:
+    plan = ["task.arguments={size=400000}", "train.updates=64", "train.workers=4", "server.shared_memory=false"]
+    experiment = load_experiment("quadratic", [*plan, *settings])
+    run = simulate(experiment, tmp_path / "run")
+    model, _ = initial_model(experiment, make_task(experiment))
+    (saved,) = (run.path / "checkpoints").glob("*.safetensors")
+    wanted = checkpoint_bytes(experiment, model)
+    assert saved.stat().st_size <= wanted < saved.stat().st_size + 4 * 2 * model.parameters.size + (2 << 20)
 
 
 def test_there_must_be_something_to_resume_from(tmp_path: Path) -> None:
