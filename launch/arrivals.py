@@ -27,10 +27,13 @@ class Turn:
 
 
 class Arrivals(Protocol):
-    """An arrival process: asked for one turn after another, told who starts to compute."""
+    """An arrival process: asked for one turn after another, told who starts to compute and who leaves."""
 
     def started(self, worker: int) -> None:
-        """The worker was given a version and computes from now on."""
+        """The worker was given a version and computes from now on. One that was not there before is there now."""
+
+    def left(self, worker: int) -> None:
+        """The worker is there no more. Workers come in the order of their numbers, and leave in the reverse order."""
 
     def turn(self, version: int) -> Turn | None:
         """The next turn, when `version` is the newest; None when there are no more."""
@@ -39,61 +42,81 @@ class Arrivals(Protocol):
         """Virtual time when `version` is the newest."""
 
 
-class InTurn:
-    """Each worker in turn: round-robin, or at the newest version.
+class _Rate:
+    """Virtual time when M workers make M updates a second, and M may change."""
 
-    Round-robin staleness is M − 1 from the M-th push on.
-    """
-
-    def __init__(self, workers: int, *, newest: bool) -> None:
-        self._workers, self._newest = workers, newest
-        self._next = 0
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self._since = (0, 0.0)
+        self._version = 0
 
     def started(self, worker: int) -> None:
-        """Nothing: the order is fixed."""
+        """The order does not depend on it, unless the worker is new."""
+        if worker >= self.workers:
+            self._change(worker + 1)
 
-    def turn(self, version: int) -> Turn:
-        """The next worker."""
-        worker, self._next = self._next, (self._next + 1) % self._workers
-        return Turn(worker, pulls=(worker,) if self._newest else ())
+    def left(self, worker: int) -> None:
+        """One less."""
+        self._change(worker)
 
     def seconds(self, version: int) -> float:
         """M updates are made a second."""
-        return version / self._workers
+        self._version = version
+        start, at = self._since
+        return at + (version - start) / self.workers
+
+    def _change(self, workers: int) -> None:
+        self._since = (self._version, self.seconds(self._version))
+        self.workers = workers
 
 
-class Drawn:
-    """A worker drawn uniformly at random for each push: staleness is geometric with mean M − 1.
+class InTurn(_Rate):
+    """Each worker in turn: round-robin, or at the newest version.
+
+    Round-robin staleness is M − 1 from the M-th push on, also after a change of M. `workers`: at first.
+    """
+
+    def __init__(self, workers: int, *, newest: bool) -> None:
+        super().__init__(workers)
+        self._newest = newest
+        self._next = 0
+
+    def turn(self, version: int) -> Turn:
+        """The next worker."""
+        self._version = version
+        worker = self._next if self._next < self.workers else 0
+        self._next = (worker + 1) % self.workers
+        return Turn(worker, pulls=(worker,) if self._newest else ())
+
+
+class Drawn(_Rate):
+    """A worker drawn uniformly at random for each push: staleness is geometric with mean M − 1. `workers`: at first.
 
     Source: Mitliagkas et al. (2016), Asynchrony begets momentum.
     """
 
     def __init__(self, workers: int, seed: int) -> None:
-        self._workers = workers
+        super().__init__(workers)
         self._random = np.random.default_rng([seed, 0x5EED])
-
-    def started(self, worker: int) -> None:
-        """Nothing: the draws are independent."""
 
     def turn(self, version: int) -> Turn:
         """Anybody."""
-        return Turn(int(self._random.integers(self._workers)))
-
-    def seconds(self, version: int) -> float:
-        """M updates are made a second."""
-        return version / self._workers
+        self._version = version
+        return Turn(int(self._random.integers(self.workers)))
 
 
 class Queue:
     """Workers with service times of a gamma distribution of shape k; who is done first pushes first.
 
     A worker starts when it is given a version. Its first service time is what remains of one under way, so that the
-    process is stationary from the start (for k → ∞ the workers are then spread evenly over a second). `means`: mean
-    service time of each worker in seconds.
+    process is stationary from the start (for k → ∞ the workers are then spread evenly over a second); one that comes
+    later begins a whole one. `means`: mean service time of each worker in seconds, for services that begin after the
+    first turn at version `means_from`; until then every mean is 1.
     """
 
-    def __init__(self, means: list[float], shape: float, seed: int) -> None:
-        self._means, self._shape = means, shape
+    def __init__(self, means: list[float], shape: float, seed: int, means_from: int = 0) -> None:
+        self._means, self._shape, self._means_from = means, shape, means_from
+        self._version = 0
         self._random = np.random.default_rng([seed, 0x6A33A])
         self._queue: list[tuple[float, int, int]] = []
         self._fresh = [True] * len(means)
@@ -105,8 +128,14 @@ class Queue:
         self._count += 1
         heapq.heappush(self._queue, (self._now + self._service(worker), self._count, worker))
 
+    def left(self, worker: int) -> None:
+        """Forget what it was at."""
+        self._queue = [entry for entry in self._queue if entry[2] != worker]
+        heapq.heapify(self._queue)
+
     def turn(self, version: int) -> Turn | None:
         """The worker that is done next; time moves on to that moment."""
+        self._version = version
         if not self._queue:
             return None
         self._now, _, worker = heapq.heappop(self._queue)
@@ -117,10 +146,11 @@ class Queue:
         return self._now
 
     def _service(self, worker: int) -> float:
-        scale = self._means[worker] / self._shape
-        if not self._fresh[worker]:
+        mean = self._means[worker] if self._version >= self._means_from else 1.0
+        scale = mean / self._shape
+        first, self._fresh[worker] = self._fresh[worker], False
+        if not first or self._now > 0:
             return float(self._random.gamma(self._shape, scale))
-        self._fresh[worker] = False
         # Time is met in a service in proportion to its length (gamma of shape k + 1), and evenly within it.
         return float(self._random.random() * self._random.gamma(self._shape + 1.0, scale))
 

@@ -122,7 +122,7 @@ def _updater(size: int, options: TunerOptions) -> Callable[[], object]:
     trajectory = Trajectory(np.zeros(size, np.float32), version=0, slots=4, directory=None)
     tuner = build(options, size, 1_000_000, 0)
     tuner.record(0, trajectory.current.tensor)
-    updater = Updater(trajectory, make_rule(RuleOptions(), size), tuner, _WEIGHT_DECAY)
+    updater = Updater(trajectory, make_rule(RuleOptions("momentum_sgd"), size), tuner, _WEIGHT_DECAY)
     gradient = torch.randn(size) * 1e-3
     return lambda: updater.apply(gradient, trajectory.version)
 
@@ -137,7 +137,7 @@ def _served(size: int, workers: int, updates: int, options: TunerOptions, shared
             Model(np.zeros(size, np.float32), np.zeros(0, np.float32), "bench"),
             Plan(updates, workers),
             build(options, size, updates, 0),
-            RuleOptions(weight_decay=_WEIGHT_DECAY),
+            RuleOptions("momentum_sgd", _WEIGHT_DECAY),
             ServerOptions(shared_memory=shared),
             times,
         )

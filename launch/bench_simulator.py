@@ -14,7 +14,9 @@ from rich.table import Table
 
 from launch.build import initial_model, make_server, make_task
 from launch.experiment import load_experiment
-from launch.simulation import Fleet, make_arrivals, make_gradients
+from launch.fleet import Fleet
+from launch.order import make_arrivals
+from launch.simulation import make_gradients
 from worker.model import pick_device
 
 _CONFIG = "cifar10_resnet20_async16"

@@ -59,7 +59,7 @@ def make_server(
     try:
         server = ParameterServer(
             model,
-            Plan(train.updates, train.workers, train.seed),
+            Plan(train.updates, train.workers, train.seed, experiment.tuner.measure_every),
             build_tuner(experiment.tuner, model.parameters.size, train.updates, train.seed),
             experiment.rule,
             experiment.server,
@@ -74,7 +74,7 @@ def make_server(
     if run_dir is None:
         return server, None
     try:
-        vectors = 4 + state_vectors(experiment.rule)
+        vectors = 4 + state_vectors(experiment.rule, experiment.server.sources(train.workers))
         size = 4 * (vectors * model.parameters.size + model.buffers.size) + (1 << 20)
         return server, Checkpoints(run_dir / "checkpoints", experiment.checkpoint, size)
     except BaseException:

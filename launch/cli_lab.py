@@ -42,7 +42,13 @@ def sweep(grid: str, out: Path | None, jobs: int | None, data_dir: Path | None) 
 @click.option("--out", type=_FOLDER, metavar="DIR", help="Default: runs/reproduce/SCALE.")
 @_JOBS
 @_DATA_DIR
-def reproduce(name: str | None, scale: Scale, out: Path | None, jobs: int | None, data_dir: Path | None) -> None:
+@click.option("--only", metavar="PART,...", default="", help="Confine zero-tuning to tasks, staleness, contenders.")
+@click.option(
+    "--afresh", metavar="PART,...", default="", help="Compute zero-tuning's contenders of these groups again."
+)
+def reproduce(
+    name: str | None, scale: Scale, out: Path | None, jobs: int | None, data_dir: Path | None, only: str, afresh: str
+) -> None:
     """Make a figure of the article, or all.
 
     NAME is a figure, or all; without it, the figures, their questions and costs are listed. "small" is for two cores
@@ -57,7 +63,8 @@ def reproduce(name: str | None, scale: Scale, out: Path | None, jobs: int | None
         click.echo("\n".join(costs(scale)))
         return
     folder = out or Path("runs") / "reproduce" / scale
-    run(name, Lab(folder, scale, jobs, data_dir, click.echo))
+    parts, again = (tuple(filter(None, text.split(","))) for text in (only, afresh))
+    run(name, Lab(folder, scale, jobs, data_dir, click.echo, only=parts, afresh=again))
     click.echo(f"Results: {folder / 'results.md'}")
 
 

@@ -91,6 +91,10 @@ class SimulateOptions(Section):
     stragglers: number of slow workers, the first ones.
     slowdown:   mean service time of a slow worker in seconds; that of the others is 1.
     trace:      folder of the recorded run, or its arrivals.jsonl.
+    change_at:  version from which on there are other workers, none for no change.
+    workers_at_first, workers_at_end: workers before and after that change, the first so many; 0 means all. Those that
+                come start at the newest version then; those that leave take what they were computing with them.
+    appear_at:  version at which the stragglers become slow; until then they are as fast as the others.
     """
 
     staleness: Staleness = "round-robin"
@@ -98,6 +102,17 @@ class SimulateOptions(Section):
     stragglers: int = Field(default=1, ge=0)
     slowdown: float = Field(default=4.0, gt=0, allow_inf_nan=False)
     trace: str | None = None
+    change_at: int | None = Field(default=None, ge=1)
+    workers_at_first: int = Field(default=0, ge=0)
+    workers_at_end: int = Field(default=0, ge=0)
+    appear_at: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _says_when(self) -> Self:
+        for name in ("workers_at_first", "workers_at_end"):
+            if getattr(self, name) and self.change_at is None:
+                raise ValueError(f"{name}: expected change_at, the version at which workers come or leave, got none")
+        return self
 
     @model_validator(mode="after")
     def _names_its_trace(self) -> Self:
@@ -127,9 +142,24 @@ class Experiment(Section):
     simulate: SimulateOptions = SimulateOptions()
     data: DataSection = DataSection()
 
+    @model_validator(mode="after")
+    def _rule_fits_the_server(self) -> Self:
+        self.rule.check_with(self.server)
+        return self
+
+    @model_validator(mode="after")
+    def _rule_fits_the_target(self) -> Self:
+        if self.tuner.target == "distance" and self.rule.name not in ("adam", "adamw"):
+            raise ValueError(
+                "tuner.target: expected one that fits rule.name "
+                f"{self.rule.name!r} (yellowfin, constant, step or cosine), got 'distance', which sets the length of "
+                "a step as adam and adamw have it; choose another target, or another rule"
+            )
+        return self
+
     def to_toml(self) -> str:
         """The whole experiment as TOML; reading it back gives an equal experiment."""
-        return tomlkit.dumps(_without_none(self.model_dump()))
+        return as_toml(self.model_dump())
 
     def write(self, path: Path) -> None:
         """Write `to_toml()` to `path`."""
@@ -138,6 +168,11 @@ class Experiment(Section):
     def with_settings(self, *settings: str | Override) -> Experiment:
         """A copy with `section.key=value` settings applied, checked like a file."""
         return _build(self.model_dump(), f"experiment {self.name}", _parsed(settings))
+
+
+def as_toml(document: dict[str, Any]) -> str:
+    """Sections and their keys as TOML; what is None is left out."""
+    return tomlkit.dumps(_without_none(document))
 
 
 def load_experiment(source: str | Path, settings: Iterable[str | Override] = ()) -> Experiment:

@@ -14,7 +14,7 @@ from launch.build import initial_model, make_task
 from launch.experiment import Experiment
 from launch.process import worker_threads
 from launch.trace import ArrivalRow
-from psserver.gate import Contribution, all_finite, mean_gradient
+from psserver.gate import Contribution, all_finite, mean_curvature, mean_gradient
 from psserver.metrics import Arrival
 from psserver.rules import make_rule
 from psserver.trajectory import Trajectory
@@ -58,7 +58,7 @@ class Recomputation:
         self.notes: list[str] = []
         self.gradients = 0
         self.tuner = build_tuner(experiment.tuner, self.layout.size, train.updates, train.seed)
-        self.rule = make_rule(rule, self.layout.size)
+        self.rule = make_rule(rule, self.layout.size, experiment.server.sources(train.workers))
         self.trajectory = Trajectory(model.parameters, version=0, slots=3, directory=None)
         self._updater = Updater(self.trajectory, self.rule, self.tuner, rule.gradient_decay)
         self.tuner.record(0, self.trajectory.current.tensor)
@@ -68,7 +68,8 @@ class Recomputation:
         self._steps: dict[int, int] = {}
         self._outs: list[Tensor] = []
         server = experiment.server
-        self._stale_is_lost = server.mode == "asynchronous" and server.max_staleness is None
+        self._synchronous = server.mode == "synchronous"
+        self._stale_is_lost = not self._synchronous and server.max_staleness is None and rule.discards_from is None
         self._uses = Counter(row.version for row in rows if self.needs(row))
         self._keep()
 
@@ -91,11 +92,17 @@ class Recomputation:
 
     def apply(self, round_: Sequence[Computed]) -> Update | None:
         """The update of a round; None when its gradient is not finite, and then nothing has changed."""
-        contributions = [Contribution(Arrival(c.row.worker, c.row.step), c.loss, c.gradient) for c in round_]
+        contributions = [
+            Contribution(Arrival(c.row.worker, c.row.step, c.row.fresh, c.row.curvature), c.loss, c.gradient)
+            for c in round_
+        ]
         torch.set_num_threads(1)  # the server's
         gradient = mean_gradient(contributions) if len(contributions) > 1 else contributions[0].gradient
+        curvature = mean_curvature([contribution.arrival for contribution in contributions])
         try:
-            update = self._updater.apply(gradient, round_[0].row.version, sum(c.loss for c in round_) / len(round_))
+            worker = 0 if self._synchronous else round_[0].row.worker
+            loss = sum(c.loss for c in round_) / len(round_)
+            update = self._updater.apply(gradient, round_[0].row.version, loss, curvature, worker)
         except NonFiniteGradient:
             return None
         self._keep()

@@ -20,6 +20,7 @@ class ArrivalRow:
     version: at which it was computed.
     fresh:   the worker's recurrent state began anew with it.
     refused: why it was not applied; None when it was.
+    curvature: what the worker measured of the Hessian with it; None when it did not.
     """
 
     update: int
@@ -28,6 +29,7 @@ class ArrivalRow:
     version: int
     fresh: bool
     refused: str | None
+    curvature: tuple[float, float] | None = None
 
 
 def read_arrivals(path: Path) -> list[ArrivalRow]:
@@ -43,12 +45,17 @@ def read_arrivals(path: Path) -> list[ArrivalRow]:
 
 
 def _row(file: Path, number: int, row: dict[str, Any]) -> ArrivalRow:
-    names = [field.name for field in fields(ArrivalRow)]
+    names = [field.name for field in fields(ArrivalRow) if field.name != "curvature"]
     counts = (row.get(name) for name in ("update", "worker", "step", "version"))
     whole = all(isinstance(count, int) and count >= 0 for count in counts)
     if not whole or not isinstance(row.get("fresh"), bool) or not isinstance(row.get("refused", ""), str | None):
         raise ConfigurationError(f"{file}, line {number}: expected {', '.join(names)}, got {row}")
-    return ArrivalRow(**{name: row[name] for name in names})
+    measured = row.get("curvature")
+    if measured is None:
+        return ArrivalRow(**{name: row[name] for name in names})
+    if not isinstance(measured, list) or len(measured) != 2 or not all(isinstance(value, float) for value in measured):
+        raise ConfigurationError(f"{file}, line {number}: expected a curvature of two numbers, got {measured}")
+    return ArrivalRow(**{name: row[name] for name in names}, curvature=(measured[0], measured[1]))
 
 
 class Trace:
@@ -68,6 +75,9 @@ class Trace:
 
     def started(self, worker: int) -> None:
         """Nothing: the order is known."""
+
+    def left(self, worker: int) -> None:
+        """Nothing: who pushes is known."""
 
     def turn(self, version: int) -> Turn | None:
         """The push that made version + 1 in the recorded run; None after the last, or when one was refused here."""

@@ -28,11 +28,15 @@ class Model:
 
 @dataclass(frozen=True)
 class Plan:
-    """How far: the run ends with version `updates`; `workers` are expected; `seed` is given to each of them."""
+    """How far: the run ends with version `updates`; `workers` are expected; `seed` is given to each of them.
+
+    curvature_every: pushes of a worker between two measurements of curvature; 0 for none.
+    """
 
     updates: int
     workers: int
     seed: int = 0
+    curvature_every: int = 0
 
 
 class Admission:
@@ -98,4 +102,5 @@ class Admission:
             gradient=Slot(member.gradient.path.name) if member.gradient else None,
             heartbeat=min(self._options.heartbeat_timeout / 4, 5.0),
             buffers_every=self._options.buffers_every,
+            curvature_every=self._plan.curvature_every,
         )

@@ -95,6 +95,14 @@ def mean_gradient(contributions: Sequence[Contribution]) -> Tensor:
     return total.div_(len(contributions)) if len(contributions) > 1 else total
 
 
+def mean_curvature(arrivals: Sequence[Arrival]) -> tuple[float, float] | None:
+    """Mean of the curvatures that were measured with these pushes; None if there were none."""
+    measured = [arrival.curvature for arrival in arrivals if arrival.curvature is not None]
+    if not measured:
+        return None
+    return sum(h_max for h_max, _ in measured) / len(measured), sum(h_mean for _, h_mean in measured) / len(measured)
+
+
 def all_finite(gradient: Tensor) -> bool:
     """Whether every value is finite; one pass, and a second one only when the sum of squares overflows."""
     total = float(torch.dot(gradient, gradient))

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from psserver.gate import Contribution, Gate, all_finite, mean_gradient
+from psserver.gate import Contribution, Gate, all_finite, mean_curvature, mean_gradient
 from psserver.journal import Journal
 from psserver.members import Member
 from psserver.metrics import Arrival
@@ -22,13 +22,19 @@ _NOT_FINITE = Refusal("not-finite", "gradient: expected finite values, got NaN o
 
 
 class Intake:
-    """Applies pushes through an `Updater`. A `Refusal` says why a push was not applied; nothing changed then."""
+    """Applies pushes through an `Updater`. A `Refusal` says why a push was not applied; nothing changed then.
 
-    def __init__(self, updater: Updater, gate: Gate, journal: Journal, bound: int | None, session: str) -> None:
+    bound:     the largest staleness there can be.
+    threshold: R of `rule.staleness` "threshold": a gradient of at least that staleness is discarded.
+    """
+
+    def __init__(
+        self, updater: Updater, gate: Gate, journal: Journal, session: str, bound: int | None, threshold: int | None
+    ) -> None:
         self._updater = updater
         self._gate = gate
         self._journal = journal
-        self._bound = bound
+        self._bound, self._threshold = bound, threshold
         self._session = session
         self._first_version = updater.trajectory.version
 
@@ -55,6 +61,12 @@ class Intake:
             return Refusal("stale", f"staleness: expected 0 in synchronous mode, got {staleness}")
         if self._bound is not None and staleness > self._bound:
             return Refusal("stale", f"staleness: expected at most {self._bound}, got {staleness}")
+        if self.discards(push.version):
+            return Refusal(
+                "stale",
+                f"staleness: expected below {self._threshold}, from which on rule.staleness 'threshold' discards, got "
+                f"{staleness}",
+            )
         if self._updater.lacks(push.version):
             return Refusal(
                 "stale",
@@ -64,13 +76,17 @@ class Intake:
             return Refusal("not-finite", f"loss: expected a finite number, got {push.loss}")
         return None
 
+    def discards(self, version: int) -> bool:
+        """Whether a gradient computed at that version is older than the threshold lets pass."""
+        return self._threshold is not None and self.version - version >= self._threshold
+
     def take(self, member: Member, push: Push) -> Refusal | None:
         """Apply a push that was judged good, or add it to the round."""
         member.staleness = self.version - push.version
-        arrival = Arrival(member.number, push.step, push.fresh)
+        arrival = Arrival(member.number, push.step, push.fresh, push.curvature)
         gradient = _tensor(push.gradient)
         if not self._gate.synchronous:
-            return self._update(gradient, push.version, push.loss, [arrival])
+            return self._update(gradient, push.version, push.loss, [arrival], member.number)
         if not all_finite(gradient):
             return _NOT_FINITE
         self._gate.contribute(Contribution(arrival, push.loss, gradient))
@@ -89,9 +105,11 @@ class Intake:
                 self._journal.refuse(self.version, self.version, arrival, refusal.code)
         return refusal
 
-    def _update(self, gradient: torch.Tensor, version: int, loss: float, arrivals: list[Arrival]) -> Refusal | None:
+    def _update(
+        self, gradient: torch.Tensor, version: int, loss: float, arrivals: list[Arrival], worker: int = 0
+    ) -> Refusal | None:
         try:
-            update = self._updater.apply(gradient, version, loss)
+            update = self._updater.apply(gradient, version, loss, mean_curvature(arrivals), worker)
         except NonFiniteGradient:
             return _NOT_FINITE
         self._journal.update(update, version, loss, arrivals)

@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 
 Count: TypeAlias = Annotated[int, Field(ge=0)]
 Number: TypeAlias = Annotated[float, Field(allow_inf_nan=False)]
+Curvature: TypeAlias = tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], Number]
 Text: TypeAlias = Annotated[str, Field(max_length=20_000)]
 Name: TypeAlias = Annotated[str, Field(max_length=200)]
 Role: TypeAlias = Literal["worker", "evaluator", "watcher"]
@@ -54,7 +55,8 @@ class Welcome:
     """Answer to Hello. `step` is the worker's last step that was applied: it goes on with the next one.
 
     session names this life of the server; gradient is the worker's slot, None when payloads travel as frames;
-    heartbeat is the interval in seconds; buffers_every counts the pushes between two reports of buffers.
+    heartbeat is the interval in seconds; buffers_every counts the pushes between two reports of buffers,
+    curvature_every those between two measurements of curvature (0: none is wanted).
     """
 
     session: Name
@@ -67,6 +69,7 @@ class Welcome:
     gradient: Slot | None
     heartbeat: Number
     buffers_every: Count
+    curvature_every: Count = 0
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ class Push:
     """One gradient, computed at `version` of `session`; `step` counts a worker's pushes from 1.
 
     fresh: the worker's recurrent state began anew with this push (False for a task that keeps none).
+    curvature: largest magnitude of an eigenvalue, and mean of the diagonal, of the Hessian of the same loss; or None.
     A loss or gradient that is not finite passes the wire and is refused by the server, so that it is counted.
     """
 
@@ -84,6 +88,7 @@ class Push:
     gradient: Vector
     buffers: Vector | None
     fresh: bool = False
+    curvature: Curvature | None = None
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,15 @@ _FILES = ("metrics", "arrivals", "evaluations", "events")
 
 @dataclass(frozen=True)
 class Arrival:
-    """A push: step `step` of worker `worker`, whose recurrent state began anew with it if `fresh`."""
+    """A push: step `step` of worker `worker`, whose recurrent state began anew with it if `fresh`.
+
+    curvature: what was measured of the Hessian with it, see `psserver.messages.Push`.
+    """
 
     worker: int
     step: int
     fresh: bool = False
+    curvature: tuple[float, float] | None = None
 
 
 class Record(Protocol):
@@ -80,7 +84,8 @@ class RunRecord:
 
     arrivals.jsonl has a row for each step of a worker that was judged, in order: `update, worker, step, version, fresh,
     refused`. Applied: `update` is the version it helped to make and `refused` null. Refused: `update` is the newest
-    version there was and `refused` the refusal's code. Repetitions, and pushes after the end of the run, have no row.
+    version there was and `refused` the refusal's code. A push that carried a measurement has
+    `curvature` besides. Repetitions, and pushes after the end of the run, have no row.
 
     resume_at: continue a run from this update; rows of later updates belong to a life of the server that was
     lost, and are cut off.
@@ -143,7 +148,10 @@ class RunRecord:
 
     def _arrived(self, update: int, version: int, arrival: Arrival, refused: str | None) -> None:
         worker, step, fresh = arrival.worker, arrival.step, arrival.fresh
-        row = {"update": update, "worker": worker, "step": step, "version": version, "fresh": fresh, "refused": refused}
+        row: dict[str, Any] = {"update": update, "worker": worker, "step": step, "version": version}
+        row |= {"fresh": fresh, "refused": refused}
+        if arrival.curvature is not None:
+            row["curvature"] = arrival.curvature
         self._write("arrivals", row)
 
     def _write(self, name: str, row: dict[str, Any]) -> None:

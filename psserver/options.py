@@ -5,6 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+RuleName = Literal[
+    "momentum_sgd",
+    "nesterov",
+    "rmsprop",
+    "adagrad",
+    "adam",
+    "adamw",
+    "dana_slim",
+    "ormo",
+    "schedule_free_sgd",
+    "schedule_free_adamw",
+    "prodigy",
+]
+_DECOUPLED = ("adamw", "schedule_free_adamw", "prodigy")
+
 
 def _need(condition: bool, field: str, expected: str, got: object) -> None:
     if not condition:
@@ -16,28 +31,40 @@ class RuleOptions:
     """Which update rule turns a gradient into a new version.
 
     name:         "momentum_sgd" or "nesterov"; "rmsprop" or "adagrad", which are the methods as published when the
-                  momentum is 0; "adam" or "adamw", whose β1 is the momentum.
-    weight_decay: λ of the λx that is added to every gradient before anything looks at it; for adamw of the αλx that
-                  an update takes from the parameters, which no gradient shows.
+                  momentum is 0; "adam" or "adamw", whose β1 is the momentum. Against staleness: "dana_slim", Nesterov's
+                  method with a momentum for each worker, which the server keeps (a vector a worker); "ormo", whose
+                  momentum has the gradients in the order in which they were asked for. Without a schedule:
+                  "schedule_free_sgd" or "schedule_free_adamw", whose β is the momentum; "prodigy", Adam that finds its
+                  learning rate, of which the tuner's is a multiple (tuner.learning_rate = 1 is the method).
+    weight_decay: λ of the λx that is added to every gradient before anything looks at it; for adamw,
+                  schedule_free_adamw and prodigy of the αλx that an update takes, which no gradient shows.
     rho:          decay ρ of RMSProp's second moment.
-    beta2:        decay β2 of Adam's second moment.
+    beta2:        decay β2 of Adam's second moment, and of schedule_free_adamw's and prodigy's. The customary 0.999 is
+                  slower to follow a loss that falls; 0.95 by measurement (docs/research.md).
     epsilon:      ε, added to the root of a second moment.
     staleness:    what is done about a gradient's staleness τ, with any rule: "none"; "inverse", which divides the
                   learning rate by max(τ, 1); "delay-compensated", which adds λ g² (x_t − x_v) to the gradient g, x_v
                   being where it was computed; "gap-aware", which divides g by 1 + |x_t − x_v| / C, C a usual step.
-                  The last two refuse the few gradients whose x_v is gone, after a restart or a lost connection.
+                  These two refuse the few gradients whose x_v is gone, after a restart or a lost connection.
+                  "threshold" discards a gradient of τ ≥ R and applies every other as it is; its worker goes on with
+                  the newest parameters, and the push counts as rejected (asynchronous mode only).
     compensation: that λ; the default is that of the implementation in MXNet.
     gap_decay:    decay of the running mean of squared steps that C is the root of.
+    delay_threshold: that R, 1 or more; has no default. Source: Maranjyan, Tyurin and Richtárik (2025), Ringmaster
+                  ASGD.
+    initial_distance: d_0, from which prodigy's estimate of the distance to the solution grows.
     """
 
-    name: Literal["momentum_sgd", "nesterov", "rmsprop", "adagrad", "adam", "adamw"] = "momentum_sgd"
+    name: RuleName = "adam"
     weight_decay: float = 0.0
     rho: float = 0.99
-    beta2: float = 0.999
+    beta2: float = 0.95
     epsilon: float = 1e-8
-    staleness: Literal["none", "inverse", "delay-compensated", "gap-aware"] = "none"
+    staleness: Literal["none", "inverse", "delay-compensated", "gap-aware", "threshold"] = "none"
     compensation: float = 0.04
     gap_decay: float = 0.999
+    delay_threshold: int | None = None
+    initial_distance: float = 1e-6
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
@@ -49,11 +76,34 @@ class RuleOptions:
         _need(self.epsilon > 0, "epsilon", "a number above 0", self.epsilon)
         _need(self.compensation >= 0, "compensation", "a number of at least 0", self.compensation)
         _need(0 <= self.gap_decay < 1, "gap_decay", "a number in [0, 1)", self.gap_decay)
+        _need(self.initial_distance > 0, "initial_distance", "a number above 0", self.initial_distance)
+        threshold = self.delay_threshold
+        _need(
+            threshold is not None or self.staleness != "threshold",
+            "delay_threshold",
+            "1 or more updates, for staleness 'threshold'",
+            threshold,
+        )
+        _need(threshold is None or threshold >= 1, "delay_threshold", "1 or more updates", threshold)
 
     @property
     def gradient_decay(self) -> float:
         """The λ that goes into the gradient."""
-        return 0.0 if self.name == "adamw" else self.weight_decay
+        return 0.0 if self.name in _DECOUPLED else self.weight_decay
+
+    @property
+    def discards_from(self) -> int | None:
+        """The staleness from which on a gradient is discarded; None when none is."""
+        return self.delay_threshold if self.staleness == "threshold" else None
+
+    def check_with(self, server: ServerOptions) -> None:
+        """Raise ValueError for a rule that has no meaning with these options of the server."""
+        _need(
+            server.mode == "asynchronous" or self.discards_from is None,
+            "rule.staleness",
+            "no 'threshold' in synchronous mode (no gradient is stale there)",
+            self.staleness,
+        )
 
 
 @dataclass(frozen=True)
@@ -98,6 +148,10 @@ class ServerOptions:
             "nothing in synchronous mode (no gradient is stale there)",
             bound,
         )
+
+    def sources(self, workers: int) -> int:
+        """Of how many workers a rule sees gradients: of each apart, or synchronously of all as of one."""
+        return workers if self.mode == "asynchronous" else 1
 
 
 @dataclass(frozen=True)

@@ -15,3 +15,18 @@ def restore(vector: Tensor, state: State, name: str) -> None:
     if not isinstance(value, Tensor) or value.shape != vector.shape:
         raise ValueError(f"rule.{name}: expected {vector.numel()} values, got {value!r:.60}")
     vector.copy_(value)
+
+
+class Attributed:
+    """A rule that is told, before `begin`, by whom the gradient of an update is, and how old.
+
+    worker:      its number; 0 for the mean of a synchronous round.
+    computed_at: the version it was computed at.
+    version:     the version it is applied to.
+    """
+
+    worker = computed_at = version = 0
+
+    def attribute(self, worker: int, computed_at: int, version: int) -> None:
+        """An update by this gradient may follow; nothing that is saved changes yet."""
+        self.worker, self.computed_at, self.version = worker, computed_at, version

@@ -8,15 +8,22 @@ from typing import Protocol
 from torch import Tensor
 
 from psserver.adaptive import Adagrad, Adam, AdamW, RMSProp
+from psserver.dana import DanaSlim
 from psserver.gap import GapAware
 from psserver.momentum import MomentumSGD, Nesterov
 from psserver.options import RuleOptions
+from psserver.ormo import OrMo
+from psserver.prodigy import Prodigy
 from psserver.rule_state import State
+from psserver.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
 from psserver.staleness import DelayCompensated, InverseRate
 
 
 class Rule(Protocol):
-    """An update rule with its state: `begin` an update, `apply` it block by block."""
+    """An update rule with its state: `begin` an update, `apply` it block by block.
+
+    One that is `rule_state.Attributed` is told before whose gradient it is.
+    """
 
     def begin(self, learning_rate: float, momentum: float) -> None:
         """Set the scalars of the update whose blocks follow."""
@@ -38,11 +45,14 @@ class Rule(Protocol):
         """Continue from `state`."""
 
 
-def make_rule(options: RuleOptions, size: int) -> Rule:
-    """The rule that `[rule]` names, for a vector of `size` values, with the correction for staleness it names."""
-    rule = _plain_rule(options, size)
+def make_rule(options: RuleOptions, size: int, workers: int = 1) -> Rule:
+    """The rule that `[rule]` names, for a vector of `size` values, with the correction for staleness it names.
+
+    workers: of how many it sees gradients; a synchronous round is one's. "threshold" is for `Intake` to keep.
+    """
+    rule = _plain_rule(options, size, workers)
     match options.staleness:
-        case "none":
+        case "none" | "threshold":
             return rule
         case "inverse":
             return InverseRate(rule)
@@ -52,7 +62,7 @@ def make_rule(options: RuleOptions, size: int) -> Rule:
             return GapAware(rule, size, options.gap_decay, options.epsilon)
 
 
-def _plain_rule(options: RuleOptions, size: int) -> Rule:
+def _plain_rule(options: RuleOptions, size: int, workers: int) -> Rule:
     match options.name:
         case "momentum_sgd":
             return MomentumSGD()
@@ -66,15 +76,32 @@ def _plain_rule(options: RuleOptions, size: int) -> Rule:
             return Adam(size, options)
         case "adamw":
             return AdamW(size, options)
+        case "dana_slim":
+            return DanaSlim(size)
+        case "ormo":
+            return OrMo(size, workers)
+        case "schedule_free_sgd":
+            return ScheduleFreeSGD(size)
+        case "schedule_free_adamw":
+            return ScheduleFreeAdamW(size, options)
+        case "prodigy":
+            return Prodigy(size, options)
 
 
-def state_vectors(options: RuleOptions) -> int:
-    """How many vectors of N float32 values the rule adds to a checkpoint, with its correction for staleness."""
+def state_vectors(options: RuleOptions, workers: int = 1) -> int:
+    """How many vectors of N float32 values the rule adds to a checkpoint, with its correction for staleness.
+
+    workers: as in `make_rule`. DANA-Slim adds two for each, of which the second is as long as the tuner's sample.
+    """
     gap = int(options.staleness == "gap-aware")
     match options.name:
         case "momentum_sgd":
             return gap
-        case "nesterov" | "rmsprop" | "adagrad":
+        case "nesterov" | "rmsprop" | "adagrad" | "ormo" | "schedule_free_sgd":
             return gap + 1
-        case "adam" | "adamw":
+        case "adam" | "adamw" | "schedule_free_adamw":
             return gap + 2
+        case "prodigy":
+            return gap + 4
+        case "dana_slim":
+            return gap + 2 * workers

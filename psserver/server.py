@@ -38,7 +38,8 @@ class ParameterServer:
 
     `handle(sender, message)` returns the reply, or None when it is held back (bounded staleness, synchronous
     rounds); `released()` then gives the replies to others that an event let go. `tick()` notices who is lost.
-    `resume` is the `state_dict()` of an earlier life. Errors: SharedMemoryError when /dev/shm is too small.
+    `resume` is the `state_dict()` of an earlier life. Errors: SharedMemoryError when /dev/shm is too small; ValueError
+    for a rule that has no meaning in the server's mode.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class ParameterServer:
         self.plan, self.layout = plan, model.layout
         self.options = options or ServerOptions()
         rule = rule or RuleOptions()
+        rule.check_with(self.options)
         self.session = uuid.uuid4().hex
         self.phase: Literal["waiting", "training", "draining", "done"] = "waiting"
         self.reason: tuple[Reason, str] = ("done", f"{plan.updates} updates are made")
@@ -73,9 +75,10 @@ class ParameterServer:
         )
         buffers = resume["buffers"] if resume else torch.from_numpy(model.buffers.copy())
         self._handout = Handout(self.trajectory, self._gate, self.members, buffers)
-        self._rule = make_rule(rule, self.size)
+        self._rule = make_rule(rule, self.size, self.options.sources(plan.workers))
         updater = Updater(self.trajectory, self._rule, tuner, rule.gradient_decay)
-        self._intake = Intake(updater, self._gate, self.journal, self.options.max_staleness, self.session)
+        bound, threshold = self.options.max_staleness, rule.discards_from
+        self._intake = Intake(updater, self._gate, self.journal, self.session, bound, threshold)
         if resume:
             self._load(resume)
         else:
@@ -258,7 +261,8 @@ class ParameterServer:
             self.journal.progress.reject_late()
             return Stop(*self.reason)
         self.journal.refuse(self.version, push.version, Arrival(member.number, push.step, push.fresh), refusal.code)
-        self.journal.event("rejected", member, f"{member.name}, step {push.step}: {refusal.text}")
+        if member.rejected == 1 or not self._intake.discards(push.version):  # what happens all the time is told once
+            self.journal.event("rejected", member, f"{member.name}, step {push.step}: {refusal.text}")
         counts = [m.not_finite for m in self.members.workers if m.present]
         if min(counts) >= _HOPELESS:
             self.stop("failed", f"diverged: the last {sum(counts)} gradients were not finite")

@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from psserver.rule_state import Attributed
 from psserver.rules import Rule
 from psserver.staleness import Corrected
 from psserver.trajectory import Trajectory
@@ -32,8 +33,11 @@ class Tuning(Protocol):
     def hear(self, loss: float) -> None:
         """Take the loss of the gradient about to be looked at."""
 
-    def look(self, block: slice, gradient: Tensor) -> None:
-        """Take sums over one block of the gradient."""
+    def look(self, block: slice, gradient: Tensor, origin: Tensor) -> None:
+        """Take sums over one block of the gradient; origin: that block of the version it was computed at."""
+
+    def look_curvature(self, h_max: float, h_mean: float) -> None:
+        """Take what was measured of the Hessian at the same gradient."""
 
     def decide(self) -> Settings:
         """Choose α and μ for the gradient just looked at."""
@@ -78,6 +82,8 @@ class Updater:
         self.tuner = tuner
         self._weight_decay = weight_decay
         self._correction = rule if isinstance(rule, Corrected) else None
+        plain = rule.rule if isinstance(rule, Corrected) else rule
+        self._attributed = plain if isinstance(plain, Attributed) else None
         self._compensates = self._correction is not None and self._correction.compensates
         size = trajectory.current.tensor.numel()
         self._blocks = [slice(start, min(start + BLOCK, size)) for start in range(0, size, BLOCK)]
@@ -90,32 +96,47 @@ class Updater:
         correction = self._correction
         return correction is not None and correction.needs_origin and self.trajectory.at(computed_at) is None
 
-    def apply(self, gradient: Tensor, computed_at: int, loss: float | None = None) -> Update:
-        """Write version t + 1 from the gradient (float32 [N], computed at version `computed_at` ≤ t) of that loss.
+    def apply(
+        self,
+        gradient: Tensor,
+        computed_at: int,
+        loss: float | None = None,
+        curvature: tuple[float, float] | None = None,
+        worker: int = 0,
+    ) -> Update:
+        """Write version t + 1 from the gradient (float32 [N], computed at version `computed_at` ≤ t by `worker`).
 
-        The trajectory must not lack that version (`lacks`). Raises NonFiniteGradient, with everything as it was, when
-        the gradient is not finite.
+        loss:      that of the gradient's batch.
+        curvature: largest magnitude of an eigenvalue and mean of the diagonal of the loss's Hessian, where measured.
+
+        The mean of a synchronous round is worker 0's. The trajectory must not lack that version (`lacks`). Raises
+        NonFiniteGradient, with everything as it was, when the gradient is not finite.
         """
+        if self._attributed is not None:
+            self._attributed.attribute(worker, computed_at, self.trajectory.version)
         if loss is not None:
             self.tuner.hear(loss)
         if self._correction is None:
-            return self._update(gradient, computed_at)
+            return self._update(gradient, computed_at, curvature)
         staleness = self.trajectory.version - computed_at
         if not (staleness and self._correction.needs_origin):
             self._correction.arrive(staleness, None)
-            return self._update(gradient, computed_at)
+            return self._update(gradient, computed_at, curvature)
         self.trajectory.hold(computed_at)  # or the new version would be written over it
         try:
             self._correction.arrive(staleness, torch.from_numpy(self.trajectory.values(computed_at)))
-            return self._update(gradient, computed_at)
+            return self._update(gradient, computed_at, curvature)
         finally:
             self._correction.arrive(0, None)
             self.trajectory.release(computed_at)
 
-    def _update(self, gradient: Tensor, computed_at: int) -> Update:
-        x = self.trajectory.current.tensor
+    def _update(self, gradient: Tensor, computed_at: int, curvature: tuple[float, float] | None) -> Update:
+        x, kept = self.trajectory.current.tensor, self.trajectory.at(computed_at)
+        origin = x if kept is None else kept.tensor
         for block, decayed in self._with_decay(gradient, x):
-            self.tuner.look(block, decayed)
+            self.tuner.look(block, decayed, origin[block])
+        if curvature is not None:  # of the loss; weight decay adds λ to every eigenvalue
+            self.tuner.look_curvature(curvature[0] + self._weight_decay, curvature[1] + self._weight_decay)
         settings = self.tuner.decide()
         slot = self.trajectory.next_slot()
         previous, new = self.trajectory.previous.tensor, slot.tensor

@@ -30,6 +30,7 @@ from psserver.errors import WireError
 from psserver.messages import (
     PROTOCOL_VERSION,
     Alive,
+    Curvature,
     Goodbye,
     Heartbeat,
     Hello,
@@ -54,9 +55,9 @@ from psserver.place import here
 from psserver.shared_memory import Segment
 
 __all__ = [
-    "PROTOCOL_VERSION", "Alive", "Frame", "Goodbye", "Heartbeat", "Hello", "Limits", "MemberStatus", "Message", "Noted",
-    "Parameters", "Pull", "Push", "Refusal", "Reply", "Report", "Request", "Segment", "Slot", "Status", "Stop",
-    "Vector", "Watch", "Welcome", "WireError", "decode", "encode", "here", "sequence_of",
+    "PROTOCOL_VERSION", "Alive", "Curvature", "Frame", "Goodbye", "Heartbeat", "Hello", "Limits", "MemberStatus",
+    "Message", "Noted", "Parameters", "Pull", "Push", "Refusal", "Reply", "Report", "Request", "Segment", "Slot",
+    "Status", "Stop", "Vector", "Watch", "Welcome", "WireError", "decode", "encode", "here", "sequence_of",
 ]  # fmt: skip
 
 if sys.byteorder != "little":

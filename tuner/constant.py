@@ -25,9 +25,12 @@ class Constant:
     def hear(self, loss: float) -> None:
         """Keep nothing."""
 
-    def look(self, block: slice, gradient: Tensor) -> None:
+    def look(self, block: slice, gradient: Tensor, origin: Tensor | None = None) -> None:
         """Take ‖g‖² of one block."""
         self._sums.add(gradient)
+
+    def look_curvature(self, h_max: float, h_mean: float) -> None:
+        """Leave everything as it is."""
 
     def decide(self) -> Decision:
         """The numbers for this update; see `Target` for the errors."""

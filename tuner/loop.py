@@ -21,8 +21,14 @@ class Loop(Protocol):
     def momentum(self, target: float) -> float:
         """μ to apply now."""
 
+    def rate(self, learning_rate: float, floor: float) -> float:
+        """α to apply now, where the target chose `learning_rate`; floor: see `Decision`."""
+
     def observe(self, target: float, measured: float | None) -> None:
         """Take one measurement of total momentum; None when none could be made."""
+
+    def weigh(self, staleness: int, excess: float | None) -> None:
+        """Take the staleness of a push, and the total momentum measured with it less the one applied, if it was."""
 
     def state_dict(self) -> State:
         """Everything that a bit-exact continuation needs."""
@@ -31,7 +37,18 @@ class Loop(Protocol):
         """Continue from `state_dict`'s answer."""
 
 
-class Open:
+class OneActuator:
+    """What the loops have in common that move nothing but momentum, or not even that."""
+
+    def rate(self, learning_rate: float, floor: float) -> float:
+        """The target's own."""
+        return learning_rate
+
+    def weigh(self, staleness: int, excess: float | None) -> None:
+        """Leave everything as it is."""
+
+
+class Open(OneActuator):
     """μ = μ*, whatever is measured."""
 
     def __init__(self) -> None:
@@ -52,7 +69,7 @@ class Open:
         """Nothing to restore."""
 
 
-class Closed:
+class Closed(OneActuator):
     """`μ ← clip(μ + γ(μ* − μ̂_T))`, from μ = 0.
 
     The clamp acts on μ itself and μ is the only memory, so nothing builds up behind it: μ leaves the clamp with the

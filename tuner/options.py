@@ -8,7 +8,9 @@ from math import inf
 from typing import ClassVar, Literal
 
 ESTIMATORS = "'median', 'lag' or 'regression'"
-TARGETS = "'yellowfin', 'constant', 'step' or 'cosine'"
+CURVATURES = "'gradient-norm' or 'hessian'"
+TARGETS = "'distance', 'yellowfin', 'constant', 'step' or 'cosine'"
+LOOPS = "'open', 'closed' or 'both'"
 
 
 def _need(condition: bool, field: str, expected: str, got: object) -> None:
@@ -20,9 +22,11 @@ def _need(condition: bool, field: str, expected: str, got: object) -> None:
 class TunerOptions:
     """What chooses the learning rate and the momentum.
 
-    target:        "yellowfin" measures both from the gradients; the others are the user's own numbers.
+    target:        "distance" learns the learning rate from how far the optimum turns out to be, and lets it fall
+                   towards the end of the run, for rules of Adam's kind; "yellowfin" measures learning rate and
+                   momentum from the gradients; the others are the user's own numbers.
     learning_rate: of constant, step and cosine targets.
-    momentum:      target momentum of constant, step and cosine targets (β1 when the rule is Adam).
+    momentum:      target momentum of all targets but YellowFin's (β1 when the rule is Adam).
     milestones:    updates at which the step target multiplies its learning rate by `decay`.
     decay:         factor of the step target.
     warmup:        updates of linear warm-up of the step and cosine targets.
@@ -35,7 +39,11 @@ class TunerOptions:
                    slow it for stale gradients and where curvature asks for it; false is the published rule.
     every:         measure total momentum and YellowFin's variance and distance at every k-th update only.
     clip:          clip the gradient norm at √h_max (YellowFin only).
-    loop:          "open" applies the target momentum; "closed" steers the measured total momentum to it.
+    curvature:     "gradient-norm" takes ‖g‖² for curvature, as the article does; "hessian" has the workers measure it
+                   by Hessian-vector products (YellowFin only).
+    curvature_every: pushes of a worker between two such measurements.
+    loop:          "open" applies the target as it is; "closed" steers the measured total momentum to the target's, as
+                   in the article; "both" translates target momentum and learning rate to the staleness there is.
     estimator:     of total momentum: "median" over coordinates of the trajectory, as in the article; "lag", from the
                    staleness the server sees; "regression", from what staleness did to the gradients applied.
     beside:        further estimators that are measured and recorded, as total_momentum_NAME, and steer nothing.
@@ -45,9 +53,9 @@ class TunerOptions:
     history:       versions the estimator remembers (staleness it can measure, plus 3).
     """
 
-    target: Literal["yellowfin", "constant", "step", "cosine"] = "yellowfin"
+    target: Literal["distance", "yellowfin", "constant", "step", "cosine"] = "distance"
     learning_rate: float = 0.1
-    momentum: float = 0.9
+    momentum: float = 0.8
     milestones: tuple[int, ...] = ()
     decay: float = 0.1
     warmup: int = 0
@@ -56,9 +64,11 @@ class TunerOptions:
     window: int = 20
     smoothing: Literal["none", "ema"] = "none"
     clip: bool = True
+    curvature: Literal["gradient-norm", "hessian"] = "gradient-norm"
+    curvature_every: int = 20
     robust: bool = True
     every: int = 1
-    loop: Literal["open", "closed"] = "closed"
+    loop: Literal["open", "closed", "both"] = "both"
     estimator: Literal["median", "lag", "regression"] = "median"
     beside: tuple[Literal["median", "lag", "regression"], ...] = ()
     gain: float = 0.01
@@ -71,9 +81,13 @@ class TunerOptions:
 
     def __post_init__(self) -> None:
         """Check the ranges; every test is written so that NaN fails it."""
-        _need(self.target in ("yellowfin", "constant", "step", "cosine"), "target", TARGETS, self.target)
+        _need(self.target in ("distance", "yellowfin", "constant", "step", "cosine"), "target", TARGETS, self.target)
         _need(self.smoothing in ("none", "ema"), "smoothing", "'none' or 'ema'", self.smoothing)
-        _need(self.loop in ("open", "closed"), "loop", "'open' or 'closed'", self.loop)
+        _need(self.curvature in ("gradient-norm", "hessian"), "curvature", CURVATURES, self.curvature)
+        _need(self.curvature_every >= 1, "curvature_every", "1 push or more", self.curvature_every)
+        _need(self.loop in ("open", "closed", "both"), "loop", LOOPS, self.loop)
+        if self.loop == "both":
+            _need(self.estimator == "median", "estimator", "'median', which the loop 'both' goes by", self.estimator)
         _need(self.estimator in ("median", "lag", "regression"), "estimator", ESTIMATORS, self.estimator)
         _need(0 < self.learning_rate < inf, "learning_rate", "a finite number above 0", self.learning_rate)
         _need(-1 < self.momentum < 1, "momentum", "a number in (-1, 1)", self.momentum)
@@ -94,3 +108,8 @@ class TunerOptions:
         _need(0 <= self.momentum_max < 1, "momentum_max", "a number in [0, 1)", self.momentum_max)
         _need(self.sample >= 0, "sample", "0 (all coordinates) or more", self.sample)
         _need(self.history >= 3, "history", "3 versions or more", self.history)
+
+    @property
+    def measure_every(self) -> int:
+        """Pushes of a worker between two measurements of curvature; 0 when nobody wants any."""
+        return self.curvature_every if (self.target, self.curvature) == ("yellowfin", "hessian") else 0

@@ -25,6 +25,7 @@ class Decision:
     gradient_norm: ‖g‖ before clipping, weight decay included.
     step:          αh, what α is after warm-up in parts of 1/h for the curvature h it was chosen for; None where α was
                    chosen for none.
+    floor:         a learning rate that is small enough for any staleness by itself; 0 where the target knows of none.
     """
 
     learning_rate: float
@@ -32,6 +33,7 @@ class Decision:
     scale: float
     gradient_norm: float
     step: float | None = None
+    floor: float = 0.0
 
 
 class Target(Protocol):
@@ -45,8 +47,17 @@ class Target(Protocol):
     def hear(self, loss: float) -> None:
         """Take the loss of the gradient about to be looked at; optional."""
 
-    def look(self, block: slice, gradient: Tensor) -> None:
-        """Take the sums that `decide` needs over one block (floating point, [length of block], unclipped)."""
+    def look(self, block: slice, gradient: Tensor, origin: Tensor | None = None) -> None:
+        """Take the sums that `decide` needs over one block (floating point, [length of block], unclipped).
+
+        origin: that block of the version the gradient was computed at, or of the newest where that is forgotten.
+        """
+
+    def look_curvature(self, h_max: float, h_mean: float) -> None:
+        """Take what the worker measured of the Hessian of the same gradient's loss, before `decide`.
+
+        h_max: largest magnitude of an eigenvalue, at least 0. h_mean: mean of the diagonal. Few gradients have one.
+        """
 
     def decide(self) -> Decision:
         """Choose for the gradient just looked at.

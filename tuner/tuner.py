@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor
 
+from tuner.both import Both
 from tuner.constant import Constant
+from tuner.distance import LearntDistance
 from tuner.estimator import Estimator
 from tuner.guard import Guard
 from tuner.lag import Lag
@@ -19,6 +22,8 @@ from tuner.schedule import Cosine, Step
 from tuner.target import State, Target
 from tuner.total_momentum import TotalMomentum
 from tuner.yellowfin import YellowFinTarget
+
+_REMEMBERED = 1024  # momenta of the last updates, to tell what exceeds them
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,8 @@ class Tuner:
         self.beside, self.guard = dict(beside or {}), guard
         self.measured_beside: dict[str, float | None] = {}
         self._every, self._count = every, 0
+        self._newest = 0
+        self._momenta: deque[float] = deque(maxlen=_REMEMBERED)
         self._learning_rate = 0.0
         self._momentum = 0.0
         self._target_momentum = 0.0
@@ -79,9 +86,13 @@ class Tuner:
         """Take the loss of the gradient about to be looked at; without it α may depend on the loss's scale."""
         self.target.hear(loss)
 
-    def look(self, block: slice, gradient: Tensor) -> None:
-        """Take sums over one block of the gradient [length of block], weight decay included."""
-        self.target.look(block, gradient)
+    def look(self, block: slice, gradient: Tensor, origin: Tensor | None = None) -> None:
+        """Take sums over one block of the gradient [length of block], weight decay included; origin: see `Target`."""
+        self.target.look(block, gradient, origin)
+
+    def look_curvature(self, h_max: float, h_mean: float) -> None:
+        """Take what the worker measured at the same gradient, weight decay included; see `Target`."""
+        self.target.look_curvature(h_max, h_mean)
 
     def decide(self) -> Settings:
         """Choose for the gradient just looked at.
@@ -92,7 +103,7 @@ class Tuner:
         rate, target = decision.learning_rate, decision.momentum
         if self.guard is not None:
             rate, target = self.guard.hold(decision)
-        self._learning_rate = rate * self.lr_factor
+        self._learning_rate = self.loop.rate(rate, decision.floor) * self.lr_factor
         self._target_momentum = target
         self._momentum = self.loop.momentum(target)
         return Settings(
@@ -110,6 +121,8 @@ class Tuner:
     def record(self, version: int, parameters: Tensor) -> Tensor:
         """Remember the sampled coordinates of a version [N], made with the settings last decided; returns them [K]."""
         sampled = self.sample(parameters)
+        self._newest = version
+        self._momenta.append(self._momentum)
         for one in (self.estimator, *self.beside.values()):
             one.record(version, sampled, self._learning_rate, self._momentum)
         if self.guard is not None:
@@ -128,12 +141,16 @@ class Tuner:
         turn, self._count = self._count % self._every, self._count + 1
         if self.guard is not None and (turn == 0 or turn == self._every - 1):  # it compares one gradient with the next
             self.guard.observe(version, applied)
+        staleness = self._newest - 1 - version
         if turn:
             self.measured_beside = dict.fromkeys(self.beside)
+            self.loop.weigh(staleness, None)
             return None
         measured = self.estimator.measure(version, applied)
         self.measured_beside = {name: one.measure(version, applied) for name, one in self.beside.items()}
         self.loop.observe(self._target_momentum, measured)
+        known = measured is not None and staleness < len(self._momenta)
+        self.loop.weigh(staleness, measured - self._momenta[-1 - staleness] if known and measured is not None else None)
         return measured
 
     @property
@@ -155,6 +172,8 @@ class Tuner:
             "learning_rate": self._learning_rate,
             "momentum": self._momentum,
             "target_momentum": self._target_momentum,
+            "newest": self._newest,
+            "momenta": list(self._momenta),
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -172,6 +191,8 @@ class Tuner:
         self._learning_rate = float(state["learning_rate"])
         self._momentum = float(state["momentum"])
         self._target_momentum = float(state["target_momentum"])
+        self._newest = int(state.get("newest", 0))
+        self._momenta = deque((float(mu) for mu in state.get("momenta", ())), _REMEMBERED)
 
 
 def build(options: TunerOptions, size: int, updates: int, seed: int) -> Tuner:
@@ -196,6 +217,8 @@ def build(options: TunerOptions, size: int, updates: int, seed: int) -> Tuner:
 def _target(options: TunerOptions, size: int, updates: int) -> Target:
     rate, momentum, warmup = options.learning_rate, options.momentum, options.warmup
     match options.target:
+        case "distance":
+            return LearntDistance(size, momentum=momentum, updates=updates)
         case "yellowfin":
             return YellowFinTarget(
                 size,
@@ -203,6 +226,7 @@ def _target(options: TunerOptions, size: int, updates: int) -> Target:
                 window=options.window,
                 smoothing=options.smoothing,
                 clip=options.clip,
+                curvature_every=options.measure_every,
                 robust=options.robust,
                 every=options.every,
             )
@@ -215,9 +239,13 @@ def _target(options: TunerOptions, size: int, updates: int) -> Target:
 
 
 def _loop(options: TunerOptions) -> Loop:
-    if options.loop == "open":
-        return Open()
-    return Closed(options.gain, options.momentum_min, options.momentum_max)
+    match options.loop:
+        case "open":
+            return Open()
+        case "closed":
+            return Closed(options.gain, options.momentum_min, options.momentum_max)
+        case "both":
+            return Both(options.momentum_min, options.momentum_max)
 
 
 def _estimator(name: Literal["median", "lag", "regression"], options: TunerOptions, size: int, seed: int) -> Estimator:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from tuner.averages import Average
+from tuner.curvature import MeasuredCurvature
 from tuner.measurements import CurvatureRange, Distance, GradientVariance
 from tuner.robust import LARGEST_RATE, GainLimit, LossUnit
 from tuner.single_step import single_step
@@ -33,11 +34,16 @@ class YellowFinTarget:
      7. robust:      α in `LossUnit`s, so that a multiple of the loss changes α alone; after warm-up, α and μ* within
                      `GainLimit`; and h_t, in step 2, at least h_min/100. Steps 1 to 6 are the published rule.
 
+    With `curvature_every`, the curvatures that workers measure (`look_curvature`) take the place of h_min and h_max in
+    step 4, from the first of them on, and D is the average of EMA(‖g‖)/h_max: the distance that is certain, for
+    ‖g‖ ≤ h_max ‖x − x*‖. Clipping keeps to ‖g‖².
+
     While every gradient has been zero nothing is known: α = 0 and μ* = 0. Afterwards a zero gradient counts in C and
     D, and leaves the curvature range alone.
 
     size: N. beta: β in [0, 1). window: w. smoothing: "ema" or "none". clip: whether step 1 happens. robust: whether
     step 7 does. every: k, take step 3, which reads and writes e, with every k-th gradient only and with βᵏ for β.
+    curvature_every: updates between two measurements by workers; 0 for none.
     Owns one vector [N], e, float32 (float64 for float64 gradients), on the device of the first gradient absorbed.
     """
 
@@ -51,6 +57,7 @@ class YellowFinTarget:
         clip: bool = True,
         robust: bool = False,
         every: int = 1,
+        curvature_every: int = 0,
     ) -> None:
         self._size, self._beta, self._window, self._every = size, beta**every, window, every
         self._robust, self._unit, self._limit = robust, LossUnit(window), GainLimit(10 * window)
@@ -61,6 +68,7 @@ class YellowFinTarget:
         self._mean: Tensor | None = None
         self._sums = Sums()
         self._curvature = CurvatureRange(beta, window, both_ways=robust)
+        self._measured = MeasuredCurvature(beta, curvature_every) if curvature_every else None
         self._variance = GradientVariance(self._beta)
         self._distance = Distance(self._beta)
         self._rate, self._momentum = Average(beta), Average(beta)
@@ -69,10 +77,15 @@ class YellowFinTarget:
         """Take the loss of the gradient about to be looked at."""
         self._loss = loss
 
-    def look(self, block: slice, gradient: Tensor) -> None:
+    def look(self, block: slice, gradient: Tensor, origin: Tensor | None = None) -> None:
         """Take ‖g‖² and ⟨e, g⟩ of one block."""
         without = self._mean is None or self._count % self._every
         self._sums.add(gradient, None if without or self._mean is None else self._mean[block])
+
+    def look_curvature(self, h_max: float, h_mean: float) -> None:
+        """Take what a worker measured; nothing without `curvature_every`."""
+        if self._measured is not None:
+            self._measured.look(h_max, h_mean)
 
     def decide(self) -> Decision:
         """Choose for the gradient just looked at; see the class for the order and `Target` for the errors."""
@@ -82,21 +95,26 @@ class YellowFinTarget:
         self._sums.clear()
         loss, self._loss = self._loss, None
         if not (math.isfinite(squares) and math.isfinite(products)):
+            if self._measured is not None:
+                self._measured.drop()
             raise NonFiniteGradient(f"expected a finite gradient, got one with ‖g‖² = {squares}")
         norm = math.sqrt(squares)
         s = self._clipping(norm)
         self._curvature.update(squares)
+        if self._measured is not None:
+            self._measured.accept()
         self._due = self._count % self._every == 0
         if self._due:
             self._variance.update(s * s * squares, s * products)
-            self._distance.update(s * norm, self._variance.mean_square)
+            measured = self._range_measured()
+            self._distance.update(s * norm, self._variance.mean_square if measured is None else measured.h_max)
         alpha, mu = self._step()
         alpha *= min(1.0, (self._count + 1) / (10.0 * self._window))
         self._count += 1
         self._scale = s
         if not self._robust:
             return Decision(alpha, mu, s, norm)
-        free = min(alpha * self._unit.take(loss), LARGEST_RATE)
+        free = min(alpha * self._units(loss), LARGEST_RATE)
         alpha, limited = self._limit.limit(free, mu)
         step = (1.0 - math.sqrt(mu)) ** 2 * (alpha / free if free else 1.0)
         return Decision(alpha, limited, s, norm, step)
@@ -110,11 +128,18 @@ class YellowFinTarget:
     def _step(self) -> tuple[float, float]:
         if not self._curvature.known:
             return 0.0, 0.0
-        range_ = self._curvature
+        range_ = self._range_measured() or self._curvature
         alpha, mu = single_step(self._variance.value, self._distance.value, range_.h_min, range_.h_max)
         if self._smooth:
             return self._rate.update(alpha), self._momentum.update(mu)
         return alpha, mu
+
+    def _units(self, loss: float | None) -> float:
+        """What α is multiplied by so that a multiple of the loss changes α alone; measured curvature needs nothing."""
+        return self._unit.take(loss) if self._measured is None else 1.0
+
+    def _range_measured(self) -> MeasuredCurvature | None:
+        return self._measured if self._measured is not None and self._measured.known else None
 
     def absorb(self, block: slice, gradient: Tensor) -> None:
         """`e ← βe + (1−β) s g` over one block."""
@@ -145,6 +170,7 @@ class YellowFinTarget:
             "distance": self._distance.state_dict(),
             "rate": self._rate.state_dict(),
             "momentum": self._momentum.state_dict(),
+            **({} if self._measured is None else {"measured": self._measured.state_dict()}),
             "limit": self._limit.state_dict(),
             "unit": self._unit.state_dict(),
         }
@@ -162,6 +188,8 @@ class YellowFinTarget:
         self._distance.load_state_dict(state["distance"])
         self._rate.load_state_dict(state["rate"])
         self._momentum.load_state_dict(state["momentum"])
+        if self._measured is not None:
+            self._measured.load_state_dict(state["measured"])
         if "limit" in state:  # states of version 0.1 have none
             self._limit.load_state_dict(state["limit"])
             self._unit.load_state_dict(state["unit"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,19 +39,23 @@ class FlatModel:
     task, seed: what `build_model` takes.
     workers:    number of workers of the run, which decides how fast BatchNorm forgets.
     first:      whose buffers the model holds at first.
+
+    batch: who computed last, with which batch and from which recurrent state. parameters, vector: the model's trained
+    parameters, and the flat vector [N] on the device that they are views into.
     """
 
     def __init__(self, task: Task, seed: int, workers: int, device: torch.device, first: Belongings) -> None:
         self.module = build_model(task, seed, device).train()
         _shorten_memory(self.module, workers)
         self.layout = Layout.of(self.module)
-        self._parameters = [p for p in self.module.parameters() if p.requires_grad]
-        self._vector = self.layout.flatten(self.module).to(device)
+        self.parameters = [p for p in self.module.parameters() if p.requires_grad]
+        self.batch: tuple[object, Any, Any] | None = None
+        self.vector = self.layout.flatten(self.module).to(device)
         on_gpu = device.type == "cuda"
-        self._staging = torch.empty(self.layout.size, pin_memory=True) if on_gpu else self._vector
+        self._staging = torch.empty(self.layout.size, pin_memory=True) if on_gpu else self.vector
         self._gradient = torch.zeros(self.layout.size, device=device) if on_gpu else None
         self._bound: Tensor | None = self._gradient
-        self.layout.attach(self.module, self._vector, self._gradient)
+        self.layout.attach(self.module, self.vector, self._gradient)
         if task.compile:
             compile_forward(self.module)
         self._buffers = _Buffers(self.module)
@@ -73,8 +79,8 @@ class FlatModel:
                 f"got {values.dtype} of shape {list(values.shape)}"
             )
         np.copyto(self._staging.numpy(), values)
-        if self._staging is not self._vector:
-            self._vector.copy_(self._staging, non_blocking=True)
+        if self._staging is not self.vector:
+            self.vector.copy_(self._staging, non_blocking=True)
 
     def bind(self, out: Tensor) -> Tensor:
         """Return the gradient [N] that autograd shall add to: `out` itself on a CPU; raises `LayoutError`."""
@@ -86,7 +92,7 @@ class FlatModel:
         if self._gradient is not None:
             return self._gradient
         if self._bound is None or self._bound.data_ptr() != out.data_ptr():
-            self.layout.attach_gradient(self._parameters, out)
+            self.layout.attach_gradient(self.parameters, out)
             self._bound = out
         return self._bound
 
@@ -100,10 +106,19 @@ class FlatModel:
         out.copy_(self._staging)
         return number
 
+    @contextmanager
+    def buffers_kept(self) -> Iterator[None]:
+        """Context in which forward passes leave no trace in the model's buffers."""
+        saved = self._buffers.save()
+        try:
+            yield
+        finally:
+            self._buffers.load(saved)
+
     def _reclaim(self, gradient: Tensor) -> None:
         # A loss that calls `zero_grad` or sets `.grad` itself detaches it from the flat vector.
         start, width = gradient.data_ptr(), gradient.element_size()
-        for parameter, segment in zip(self._parameters, self.layout.parameters, strict=True):
+        for parameter, segment in zip(self.parameters, self.layout.parameters, strict=True):
             if parameter.grad is not None and parameter.grad.data_ptr() == start + width * segment.offset:
                 continue
             place = segment.of(gradient)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from psserver.errors import ConfigurationError, TaskError
+from worker.curvature import hessian_product, measure, twice_differentiable
 from worker.flat import Belongings, FlatModel
 from worker.layout import Layout, as_tensor
 from worker.model import autocast, build_model, count_examples, map_tensors, move_batch, pick_device
@@ -45,6 +46,7 @@ class Gradient:
         self._batches: Iterator[Any] | None = None
         self._state: Any = None
         self._next_step = 0
+        self._direction: Tensor | None = None
 
     def another(self, shard: Shard) -> Gradient:
         """Return the gradient of another worker that shares this one's model, vectors and layout.
@@ -84,11 +86,41 @@ class Gradient:
         self._model.take(parameters)
         gradient = self._model.bind(out)
         gradient.zero_()
-        seed = seed_of("gradient", self.shard.seed, self.shard.rank, step)
-        # `torch.manual_seed` also asks for every kind of device, which takes longer than a small gradient.
-        (torch.default_generator if self.device.type == "cpu" else torch).manual_seed(seed)
+        self._seed(step)
         total, examples = self._accumulate(step)
         return self._model.deliver(gradient, total, out), examples
+
+    def curvature(self) -> tuple[float, float] | None:
+        """Measure the Hessian of the loss of the step just computed: same parameters, batch and random numbers.
+
+        Returns the largest magnitude of an eigenvalue and an estimate of the diagonal's mean; None where they are not
+        finite. Of several accumulated batches the last one counts. The first measurement of a worker costs more than
+        the later ones, which go on from the direction it found; see `worker.curvature.measure`.
+
+        A forward pass of its own, so that a gradient has the same bits whether or not it is measured. Raises TaskError
+        where torch cannot differentiate the loss twice; RuntimeError if another gradient was computed meanwhile.
+        """
+        model, task = self._model, self.task
+        if model.batch is None or model.batch[0] is not self:
+            raise RuntimeError("expected compute() of this gradient right before curvature(), got that of another")
+        _, batch, state = model.batch
+        step = self._next_step - 1
+        try:
+            with model.buffers_kept(), twice_differentiable(model.module, task.compile):
+                self._seed(step)
+                with autocast(task, self.device):
+                    loss, _ = self._loss(batch, state)
+                product = hessian_product(loss, model.parameters)
+                seed = seed_of("curvature", self.shard.seed, self.shard.rank, step)
+                found, self._direction = measure(product, self._direction, model.vector, seed)
+        except RuntimeError as error:
+            raise TaskError(
+                "tuner.curvature=hessian: expected a loss that torch can differentiate twice, but it says: "
+                f"{str(error).strip().partition(chr(10))[0]:.300}; choose tuner.curvature=gradient-norm"
+            ) from error
+        if found is None or found[0] == 0.0:
+            self._direction = None
+        return found
 
     def buffers(self) -> NDArray[np.float32]:
         """Return a copy of the model's buffers (BatchNorm statistics), float32 [B]."""
@@ -99,6 +131,11 @@ class Gradient:
         """Start from these buffers [B], say the server's average, in place of those the model was built with."""
         self._model.lend(self._own)
         self.layout.load_buffers(self._model.module, as_tensor(values, self.layout.buffer_size, "buffers"))
+
+    def _seed(self, step: int) -> None:
+        seed = seed_of("gradient", self.shard.seed, self.shard.rank, step)
+        # `torch.manual_seed` also asks for every kind of device, which takes longer than a small gradient.
+        (torch.default_generator if self.device.type == "cpu" else torch).manual_seed(seed)
 
     def _accumulate(self, step: int) -> tuple[Tensor, int]:
         task, count = self.task, self.task.accumulate
@@ -112,6 +149,7 @@ class Gradient:
             examples += count_examples(batch)
             with UserCode(f"the task's loss, at step {step}"):
                 batch = move_batch(batch, self.device, task.channels_last)
+                self._model.batch = (self, batch, state)
                 with autocast(task, self.device):
                     loss, state = self._loss(batch, state)
                 _check(loss)

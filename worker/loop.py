@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 
 from worker.client import ParameterClient, RunOver, Snapshot
+from worker.curvature import due
 from worker.evaluate import Evaluator
 from worker.gradient import Gradient
 
@@ -28,7 +29,9 @@ def work(client: ParameterClient, gradient: Gradient, check: Callable[[], None] 
             loss, _ = gradient.compute(snapshot.parameters, torch.from_numpy(client.gradient), step)
             report = step % buffers_every == 1 % buffers_every and gradient.layout.buffer_size > 0
             buffers = gradient.buffers() if report else None
-            snapshot = client.push(snapshot, loss, buffers=buffers, fresh=gradient.restarted)
+            wanted = due(step, client.welcome.worker, client.welcome.curvature_every)
+            curvature = gradient.curvature() if wanted else None
+            snapshot = client.push(snapshot, loss, buffers=buffers, fresh=gradient.restarted, curvature=curvature)
     except RunOver as over:
         return over
 

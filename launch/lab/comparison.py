@@ -21,21 +21,31 @@ SEEDS = (1, 2, 3)
 
 @dataclass(frozen=True)
 class Arena:
-    """A workload on a number of workers: one without staleness, several in turn."""
+    """A workload on a number of workers: one without staleness, several in turn, unless `settings` say otherwise.
+
+    settings: of every run here; those of a contender come after them.   label: what it is called in lines of progress.
+    """
 
     workload: Workload
     workers: int = 1
+    settings: Settings = field(default_factory=dict)
+    label: str = ""
 
-    def experiment(self, settings: Settings, seed: int) -> Experiment:
-        """The workload with these settings."""
+    def experiment(self, settings: Settings, seed: int, updates: int | None = None) -> Experiment:
+        """The workload with these settings; `updates` other than its own for a shorter run."""
         base = self.workload.experiment(self.workers)
-        given = [Override(tuple(key.split(".")), value, key) for key, value in {**settings, "train.seed": seed}.items()]
-        return base.with_settings(*given)
+        every = {**self.settings, **settings, "train.seed": seed}
+        if updates is not None:
+            every["train.updates"] = updates
+        return base.with_settings(*(Override(tuple(key.split(".")), value, key) for key, value in every.items()))
 
-    def point(self, contender: Contender, chosen: Settings, seed: int) -> Point:
+    def point(self, contender: Contender, chosen: Settings, seed: int, updates: int | None = None) -> Point:
         """A run of one of the contender's candidates."""
-        name = f"{contender.label} ({contender.words(chosen)}), {self.workers} workers, seed {seed}"
-        return Point(name, self.experiment({**contender.settings, **chosen}, seed))
+        where = self.label or f"{self.workers} workers"
+        name = f"{contender.label} ({contender.words(chosen)}), {where}, seed {seed}"
+        if updates is not None and updates != self.workload.updates:
+            name += f", {updates} updates"
+        return Point(name, self.experiment({**contender.settings, **chosen}, seed, updates))
 
     def grid(self, contenders: Sequence[Contender]) -> list[Point]:
         """What tuning computes: every candidate with the first seed."""
@@ -109,12 +119,20 @@ def tune(lab: Lab, arena: Arena, contenders: Sequence[Contender]) -> list[Tuned]
 
 def race(lab: Lab, arena: Arena, tuned: Sequence[Tuned]) -> dict[str, Entry]:
     """Run every contender's chosen candidate with all seeds; label -> entry, in order."""
-    points = [arena.point(one.contender, one.chosen, seed) for one in tuned for seed in SEEDS]
+    return races(lab, [(arena, tuned)])[0]
+
+
+def races(lab: Lab, entrants: Sequence[tuple[Arena, Sequence[Tuned]]]) -> list[dict[str, Entry]]:
+    """A race in each of several arenas; the runs of all are computed together."""
+    points = [a.point(one.contender, one.chosen, seed) for a, tuned in entrants for one in tuned for seed in SEEDS]
     outcomes = iter(lab.points(points))
-    return {
-        one.contender.label: Entry(one, tuple(next(outcomes) for _ in SEEDS), arena.workload.window, arena.workers)
-        for one in tuned
-    }
+    return [
+        {
+            one.contender.label: Entry(one, tuple(next(outcomes) for _ in SEEDS), arena.workload.window, arena.workers)
+            for one in tuned
+        }
+        for arena, tuned in entrants
+    ]
 
 
 def work(arena: Arena, contenders: Sequence[Contender]) -> list[tuple[Experiment, int]]:

@@ -10,11 +10,11 @@ from typing import Any, TypeAlias
 from launch.lab.finding import Scale
 
 Settings: TypeAlias = dict[str, Any]
-_RATE, _MOMENTUM = "tuner.learning_rate", "tuner.momentum"
+RATE, MU = "tuner.learning_rate", "tuner.momentum"
 ADAM_RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 BETAS = (-0.5, 0.0, 0.5, 0.9)
 _DECAY = {"rule.weight_decay": 0.01}
-_SYMBOLS = {_RATE: "α", _MOMENTUM: "μ"}
+_SYMBOLS = {RATE: "α", MU: "μ"}
 
 
 @dataclass(frozen=True)
@@ -32,38 +32,39 @@ class Contender:
 
     def words(self, chosen: Settings) -> str:
         """A candidate as people write it."""
-        symbols = {**_SYMBOLS, _MOMENTUM: self.momentum}
+        symbols = {**_SYMBOLS, MU: self.momentum}
         found = [f"{symbols.get(key, key)} {value:g}" for key, value in chosen.items()]
         return ", ".join(found).replace("-", "−") or "nothing tuned"
 
     def at_edge(self, chosen: Settings) -> bool:
         """Whether the learning rate chosen is the lowest or highest that was tried with the other settings chosen."""
-        others = {key: value for key, value in chosen.items() if key != _RATE}
-        rates = [c[_RATE] for c in self.candidates if _RATE in c and others.items() <= c.items()]
-        return len(rates) > 1 and chosen[_RATE] in (min(rates), max(rates))
+        others = {key: value for key, value in chosen.items() if key != RATE}
+        rates = [c[RATE] for c in self.candidates if RATE in c and others.items() <= c.items()]
+        return len(rates) > 1 and chosen[RATE] in (min(rates), max(rates))
 
 
 def product(rates: Sequence[float], momenta: Sequence[float] = ()) -> tuple[Settings, ...]:
     """Every learning rate with every momentum; the momentum is left to the settings when there is none."""
     if not momenta:
-        return tuple({_RATE: rate} for rate in rates)
-    return tuple({_MOMENTUM: mu, _RATE: rate} for mu, rate in itertools.product(momenta, rates))
+        return tuple({RATE: rate} for rate in rates)
+    return tuple({MU: mu, RATE: rate} for mu, rate in itertools.product(momenta, rates))
 
 
 def by_gain(gains: Sequence[float], momenta: Sequence[float]) -> tuple[Settings, ...]:
     """Every momentum μ with learning rates α of equal gain α / (1 − μ): what a gradient moves in the end."""
     pairs = itertools.product(momenta, gains)
-    return tuple({_MOMENTUM: mu, _RATE: round(gain * (1 - mu), 6)} for mu, gain in pairs)
+    return tuple({MU: mu, RATE: round(gain * (1 - mu), 6)} for mu, gain in pairs)
 
 
-def _constant(label: str, rule: str, candidates: tuple[Settings, ...], letter: str = "μ", **more: Any) -> Contender:
-    fixed = {"rule.name": rule, "tuner.target": "constant", "tuner.loop": "open", **more}
+def constant(label: str, rule: str, candidates: tuple[Settings, ...], letter: str = "μ", **more: Any) -> Contender:
+    """A rule with fixed numbers, tuned over `candidates`. letter: of its momentum.   more: further fixed settings."""
+    fixed = {"rule.name": rule, "rule.beta2": 0.999, "tuner.target": "constant", "tuner.loop": "open", **more}
     return Contender(label, fixed, candidates, letter)
 
 
 def _closed(label: str, rule: str, candidates: tuple[Settings, ...]) -> Contender:
     """The user's own target, held by the loop."""
-    fixed = {"rule.name": rule, "tuner.target": "constant", "tuner.loop": "closed"}
+    fixed = {"rule.name": rule, "rule.beta2": 0.999, "tuner.target": "constant", "tuner.loop": "closed"}
     return Contender(label, fixed, candidates, "μ*")
 
 
@@ -74,7 +75,8 @@ CLOSED_SGD, CLOSED_ADAM = "closed-loop SGD", "closed-loop Adam"
 def yellowfin(loop: str = "open", estimator: str = "median") -> Contender:
     """YellowFin, with nothing to be tuned."""
     label = OPEN if loop == "open" else CLOSED if estimator == "median" else LAG
-    return Contender(label, {"tuner.target": "yellowfin", "tuner.loop": loop, "tuner.estimator": estimator})
+    published = {"rule.name": "momentum_sgd", "rule.beta2": 0.999, "tuner.target": "yellowfin", "tuner.robust": False}
+    return Contender(label, {**published, "tuner.loop": loop, "tuner.estimator": estimator})
 
 
 def synchronous(scale: Scale, recurrent: bool) -> list[Contender]:
@@ -82,8 +84,8 @@ def synchronous(scale: Scale, recurrent: bool) -> list[Contender]:
     adam = (1e-4, 1e-3, 1e-2, 1e-1, 1.0) if scale == "paper" else ADAM_RATES
     sgd = (1e-3, 1e-2, 1e-1) if scale == "paper" else (0.1, 0.3, 1.0, 3.0) if recurrent else (0.01, 0.03, 0.1, 0.3)
     return [
-        _constant(ADAM, "adam", product(adam, (0.9,)), "β1"),
-        _constant(MOMENTUM, "momentum_sgd", product(sgd, (0.9,))),
+        constant(ADAM, "adam", product(adam, (0.9,)), "β1"),
+        constant(MOMENTUM, "momentum_sgd", product(sgd, (0.9,))),
         yellowfin(),
     ]
 
@@ -91,7 +93,7 @@ def synchronous(scale: Scale, recurrent: bool) -> list[Contender]:
 def adam(betas: Sequence[float], scale: Scale) -> Contender:
     """Adam over learning rates, at these β1."""
     rates = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2) if scale == "paper" else ADAM_RATES[:4]
-    return _constant(ADAM, "adam", product(rates, betas), "β1")
+    return constant(ADAM, "adam", product(rates, betas), "β1")
 
 
 def closed_adam(targets: Sequence[float], scale: Scale) -> Contender:
@@ -108,13 +110,13 @@ def baselines(scale: Scale) -> list[Contender]:
     betas = (-0.5, -0.3, 0.0, 0.3, 0.5, 0.9) if fine else BETAS
     rates = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2) if fine else ADAM_RATES[:3]
     return [
-        _constant("SGD", "momentum_sgd", by_gain(gains, (0.0,))),
-        _constant(MOMENTUM, "momentum_sgd", by_gain(gains, momenta)),
-        _constant("Nesterov", "nesterov", by_gain(gains, (0.5, 0.9) if fine else (0.9,))),
-        _constant("RMSProp", "rmsprop", product(rates, (0.0,))),
-        _constant("Adagrad", "adagrad", product([10 * rate for rate in rates], (0.0,))),
+        constant("SGD", "momentum_sgd", by_gain(gains, (0.0,))),
+        constant(MOMENTUM, "momentum_sgd", by_gain(gains, momenta)),
+        constant("Nesterov", "nesterov", by_gain(gains, (0.5, 0.9) if fine else (0.9,))),
+        constant("RMSProp", "rmsprop", product(rates, (0.0,))),
+        constant("Adagrad", "adagrad", product([10 * rate for rate in rates], (0.0,))),
         adam(betas, scale),
-        _constant("AdamW", "adamw", product(rates[-4 if fine else -2 :], (0.0, 0.9)), "β1", **_DECAY),
+        constant("AdamW", "adamw", product(rates[-4 if fine else -2 :], (0.0, 0.9)), "β1", **_DECAY),
         yellowfin("open"),
         yellowfin("closed"),
         yellowfin("closed", "lag"),

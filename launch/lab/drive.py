@@ -46,7 +46,7 @@ def drive(
         model,
         plan,
         build(tuner, start.size, plan.updates, plan.seed),
-        RuleOptions(weight_decay=weight_decay),
+        RuleOptions("momentum_sgd", weight_decay),
         ServerOptions(shared_memory=False),
     )
     chosen = slice(None) if keep is None else keep

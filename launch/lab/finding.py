@@ -31,6 +31,8 @@ class Lab:
     data_dir: where data sets lie, None to leave it to the tasks.
     show:     takes lines of progress.
     used:     the outcomes handed out so far.
+    only:     parts to which a reproduction that has any is confined; none for all.
+    afresh:   parts whose points are computed again.
     """
 
     folder: Path
@@ -39,6 +41,8 @@ class Lab:
     data_dir: Path | None = None
     show: Callable[[str], None] = print
     used: list[Outcome] = field(default_factory=list, repr=False)
+    only: tuple[str, ...] = ()
+    afresh: tuple[str, ...] = ()
 
     def points(self, points: Sequence[Point]) -> list[Outcome]:
         """Run these points in the lab's folder, or find them there; the outcomes in order."""
@@ -87,6 +91,7 @@ class Reproduction:
     run:   computes it.   cost: what that takes at a scale, in a sentence.
     needs: data sets that are not shipped: "cifar10", "cifar100", "ptb", "wsj".
     work:  the experiments it runs, each with the number of gradients it computes at most; for an estimate in hours.
+    parts: what `Lab.only` and `Lab.afresh` may name, at a scale.
     """
 
     name: str
@@ -95,6 +100,7 @@ class Reproduction:
     cost: Callable[[Scale], str]
     needs: tuple[str, ...] = ()
     work: Callable[[Lab], list[tuple[Experiment, int]]] | None = None
+    parts: Callable[[Scale], tuple[str, ...]] | None = None
 
 
 def write_finding(lab: Lab, finding: Finding, facts: dict[str, Any] | None = None) -> Path:

@@ -55,10 +55,10 @@ def _run(experiment: Experiment, path: Path, how: Literal["simulate", "train"]) 
     (simulate if how == "simulate" else train)(experiment, path)
 
 
-def write_outcome(folder: Path, seconds: float, failure: str, summary: dict[str, Any]) -> None:
-    """Write `folder/outcome.json`, whole or not at all."""
+def write_outcome(folder: Path, seconds: float, failure: str, summary: dict[str, Any], *, lost: bool = False) -> None:
+    """Write `folder/outcome.json`, whole or not at all. lost: the process that computed it was."""
     diverged = summary.get("reason") == "failed" or bool(failure)
-    written = {"diverged": diverged, "failure": failure, "seconds": seconds, "summary": summary}
+    written = {"diverged": diverged, "failure": failure, "seconds": seconds, "summary": summary, "lost": lost}
     part = folder / "outcome.json.part"
     part.write_bytes(orjson.dumps(written, option=orjson.OPT_INDENT_2) + b"\n")
     os.replace(part, folder / "outcome.json")

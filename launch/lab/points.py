@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,17 +15,16 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from launch.experiment import DataSection, Experiment
+from launch.experiment import Experiment
+from launch.lab.digest import digest
 from launch.lab.hand import write_outcome
 from launch.lab.pool import Pool, Work
 from launch.lab.progress import Progress
 from launch.numbers import duration, shown
 from launch.rundir import RunDir, read_rows
 from psserver.errors import ConfigurationError
-from psserver.options import CheckpointOptions
 
 How = Literal["simulate", "train"]
-_KEY_LENGTH = 12
 
 
 @dataclass(frozen=True)
@@ -42,10 +40,8 @@ class Point:
 
     @cached_property
     def key(self) -> str:
-        """Short digest of all that decides the outcome: not the name, nor where data lie, nor checkpoints."""
-        plain = {"name": "", "data": DataSection(), "checkpoint": CheckpointOptions()}
-        text = self.experiment.model_copy(update=plain).to_toml()
-        return hashlib.sha256(f"{self.how}\n{text}".encode()).hexdigest()[:_KEY_LENGTH]
+        """Short digest of all that decides the outcome: see `launch.lab.digest`."""
+        return digest(self.experiment, self.how)
 
 
 @dataclass(frozen=True)
@@ -83,13 +79,13 @@ def run_points(
     """The outcome of every point, in order; those not yet in `folder` are computed, `jobs` at a time (default: cores).
 
     Each lies in `folder/points/KEY`: `outcome.json` is written last and at once, so a sweep that was killed goes on
-    where it stood. Runs with real processes are computed one at a time, after the simulated ones. A run that diverges
-    is an outcome. Raises ConfigurationError when another sweep is at work in `folder`, and what stops a task
-    (DataError, TaskError, ...); what was finished until then stays.
+    where it stood; a point whose process was lost is tried again. Runs with real processes are computed one at a time,
+    after the simulated ones. A run that diverges is an outcome. Raises ConfigurationError when another sweep is at work
+    in `folder`, and what stops a task (DataError, TaskError, ...); what was finished until then stays.
     """
     place = folder / "points"
     with alone(place):
-        missing = {point.key: point for point in points if not (place / point.key / "outcome.json").is_file()}
+        missing = {point.key: point for point in points if not _known(place / point.key / "outcome.json")}
         works = [_prepared(point, place) for point in missing.values()]
         if works:
             _compute(works, jobs, show)
@@ -115,9 +111,25 @@ def read_outcome(point: Point, place: Path) -> Outcome:
     )
 
 
+def forget(points: Iterable[Point], folder: Path) -> int:
+    """Drop what is known of these points in `folder`, so that they are computed anew; returns how many were known."""
+    place = folder / "points"
+    with alone(place):
+        written = {place / point.key / "outcome.json" for point in points}
+        known = [path for path in written if path.is_file()]
+        for path in known:
+            path.unlink()
+    return len(known)
+
+
 def cores() -> int:
     """Cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _known(path: Path) -> bool:
+    """Whether there is an outcome, other than that the process was lost, which says nothing of the point."""
+    return path.is_file() and not orjson.loads(path.read_bytes()).get("lost", False)
 
 
 def _prepared(point: Point, place: Path) -> Work:
@@ -135,7 +147,7 @@ def _compute(works: Sequence[Work], jobs: int | None, show: Callable[[str], None
             with Pool(width, progress.say) as pool:
                 for work, reason in pool.run([work for work in works if work.how == how]):
                     if reason:
-                        write_outcome(work.folder, 0.0, f"{reason}; see {work.folder / 'log'}", {})
+                        write_outcome(work.folder, 0.0, f"{reason}; see {work.folder / 'log'}", {}, lost=True)
                     progress.done(_line(work))
 
 

@@ -21,6 +21,7 @@ from launch.lab.synchronous import REPRODUCTIONS as SYNCHRONOUS
 from launch.lab.total_momentum import CLOSED_LOOP, TOTAL_MOMENTUM
 from launch.lab.two_curvatures import TWO_CURVATURES
 from launch.lab.workers import WORKERS_FIGURE
+from launch.lab.zero_tuning import ZERO_TUNING
 from launch.numbers import duration
 from psserver.errors import ConfigurationError, DataError
 
@@ -35,6 +36,7 @@ _ALL: tuple[Reproduction, ...] = (
     ASYNC_CIFAR100,
     ASYNC_ADAM,
     WORKERS_FIGURE,
+    ZERO_TUNING,
 )
 REPRODUCTIONS: dict[str, Reproduction] = {one.name: one for one in _ALL}
 """Every reproduction by its name, from theory to comparisons."""
@@ -44,9 +46,10 @@ def reproduce(name: str, lab: Lab) -> list[str]:
     """Make one figure, or "all"; returns the names made. Everything lies in `lab.folder`, with results.md over all.
 
     Points that are there already are not computed again. Under "all", a figure whose data set is missing is said and
-    left out. Raises ConfigurationError for an unknown name, DataError for a named one whose data set is missing.
+    left out. Raises ConfigurationError for an unknown name or part, DataError when a named one's data set is missing.
     """
     chosen = list(REPRODUCTIONS.values()) if name == "all" else [_named(name)]
+    _check_parts(chosen, lab)
     made = []
     with alone(lab.folder):
         _say_costs(chosen, lab)
@@ -73,6 +76,17 @@ def _named(name: str) -> Reproduction:
     raise ConfigurationError(f"no reproduction {name!r}; {hint}")
 
 
+def _check_parts(chosen: list[Reproduction], lab: Lab) -> None:
+    known = [part for one in chosen if one.parts is not None for part in one.parts(lab.scale)]
+    for part in (*lab.only, *lab.afresh):
+        if part not in known:
+            near = difflib.get_close_matches(part, known, n=1)
+            hint = (
+                f"did you mean {near[0]!r}?" if near else f"expected some of: {', '.join(known) or 'it has no parts'}"
+            )
+            raise ConfigurationError(f"no part {part!r} of {chosen[0].name}; {hint}")
+
+
 def _say_costs(chosen: list[Reproduction], lab: Lab) -> None:
     """Before anything long begins: what it will take; measured where it is the paper's scale."""
     for reproduction in chosen:
@@ -91,7 +105,7 @@ def _made(reproduction: Reproduction, lab: Lab) -> Finding:
     own = replace(lab, used=[])
     finding = reproduction.run(own)
     facts = {
-        "Command": f"`yfps reproduce {reproduction.name} --scale {lab.scale}`",
+        "Command": f"`yfps reproduce {reproduction.name} --scale {lab.scale}{_only(lab)}`",
         "Computed": _work_done(own.used, time.monotonic() - started),
         "Hardware": hardware(),
         "Versions": software(),
@@ -107,6 +121,10 @@ def _work_done(used: list[Outcome], seconds: float) -> str:
     total = sum(outcome.seconds for outcome in runs.values())
     updates = sum(len(outcome.losses) for outcome in runs.values())
     return f"{len(runs)} runs, {updates:,} updates, {duration(total)} of computing (some may serve several figures)"
+
+
+def _only(lab: Lab) -> str:
+    return f" --only {','.join(lab.only)}" if lab.only else ""
 
 
 def _verdict(agrees: bool | None) -> str:

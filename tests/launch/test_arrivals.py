@@ -13,7 +13,7 @@ import pytest
 from launch import load_experiment
 from launch.arrivals import Arrivals, Drawn, InTurn, Queue, service_means
 from launch.experiment import SimulateOptions
-from launch.simulation import make_arrivals
+from launch.order import make_arrivals
 from launch.trace import Trace, read_arrivals
 from psserver.errors import ConfigurationError
 

@@ -172,3 +172,9 @@ def test_any_arguments_survive_being_written_and_read(
     path = tmp_path_factory.getbasetemp() / "round-trip.toml"
     experiment.write(path)
     assert load_experiment(path) == experiment
+
+
+def test_a_rule_that_the_servers_mode_gives_no_meaning_is_refused(small: Path) -> None:
+    text = refusal(small, "server.mode=synchronous", "rule.staleness=threshold", "rule.delay_threshold=4")
+    assert "rule.staleness: expected no 'threshold' in synchronous mode" in text
+    assert "rule.delay_threshold: expected 1 or more updates" in refusal(small, "rule.staleness=threshold")

@@ -18,6 +18,7 @@ from launch.replay_show import sentences
 from launch.supervisor import RunFailed
 from psserver import load_checkpoint
 from psserver.checkpoint import save_checkpoint
+from psserver.errors import ConfigurationError
 
 SMALL = ["train.workers=4", "train.updates=40", "checkpoint.every=20", "evaluate.every=0"]
 QUADRATIC = [*SMALL, "task.arguments.size=30"]
@@ -88,8 +89,27 @@ def edit(path: Path, number: int, change: Callable[[dict[str, Any]], object]) ->
             "tuner.target=cosine",
             "tuner.estimator=lag",
         ],
+        ["simulate.staleness=gamma", "rule.name=dana_slim"],
+        ["simulate.staleness=gamma", "rule.name=ormo", "rule.weight_decay=1e-3"],
+        ["server.mode=synchronous", "train.workers=2", "rule.name=dana_slim"],
+        ["simulate.staleness=memoryless", "rule.name=schedule_free_adamw", "rule.weight_decay=0.1"],
+        ["simulate.staleness=memoryless", "rule.name=prodigy", "tuner.target=constant", "tuner.learning_rate=1.0"],
+        ["simulate.staleness=memoryless", "tuner.curvature=hessian", "tuner.curvature_every=3"],
+        ["server.mode=synchronous", "train.workers=2", "tuner.curvature=hessian", "rule.weight_decay=1e-3"],
     ],
-    ids=["memoryless", "adam", "synchronous", "bounded"],
+    ids=[
+        "memoryless",
+        "adam",
+        "synchronous",
+        "bounded",
+        "dana",
+        "ormo",
+        "dana-synchronous",
+        "schedule-free",
+        "prodigy",
+        "curvature",
+        "curvature in rounds",
+    ],
 )
 def test_a_simulated_run_is_identical(settings: list[str], tmp_path: Path) -> None:
     small = [*SMALL, "task.arguments.width=2", "task.arguments.batch=8"]
@@ -101,6 +121,16 @@ def test_a_simulated_run_is_identical(settings: list[str], tmp_path: Path) -> No
         f"identical: 40 updates, {found.gradients} gradients, parameters and optimizer state equal at updates 20 and 40"
     )
     assert said(found, run) == equal
+
+
+def test_discarded_gradients_are_left_out_but_move_a_recurrent_state_on(recurrent: Path, tmp_path: Path) -> None:
+    threshold = ["rule.staleness=threshold", "rule.delay_threshold=3", "rule.name=dana_slim"]
+    run = simulate(recurrent, tmp_path / "run", settings=[*SMALL, *threshold])
+    rejected = run.summary["pushes_rejected"]
+    assert rejected > 0
+    assert max(row["staleness"] for row in run.metrics) == 2
+    found = replay(run.path)
+    assert (found.difference, found.updates, found.gradients, found.notes) == (None, 40, 40 + rejected, [])
 
 
 def test_the_trajectory_itself_is_followed_to_where_one_asks(quadratic: Run) -> None:
@@ -179,6 +209,22 @@ def test_of_a_push_that_was_not_finite_it_says_whose(carry: bool, recurrent: Pat
     assert (appeared.what, appeared.worker, appeared.step) == ("gradient", 2, 3)
     assert "out.bias: 10 of 10 values" in appeared.tensors
     assert "worker 2, step 3, computed at version" in said(found, run)
+
+
+def test_a_measured_curvature_is_taken_from_the_record_and_its_change_is_found(tmp_path: Path) -> None:
+    settings = [*QUADRATIC, "tuner.curvature=hessian", "tuner.curvature_every=4"]
+    run = simulate("quadratic", tmp_path / "run", settings=settings)
+    rows = [json.loads(line) for line in (run.path / "arrivals.jsonl").read_text().splitlines()]
+    measured = [number for number, row in enumerate(rows) if "curvature" in row]
+    assert len(measured) == pytest.approx(10, abs=3)
+    assert 0 < rows[measured[-1]]["curvature"][1] < rows[measured[-1]]["curvature"][0] < 1.001
+    edit(run.path / "arrivals.jsonl", measured[3], lambda row: row["curvature"].__setitem__(0, 0.5))
+    difference = replay(run.path).difference
+    assert difference is not None
+    assert (difference.update, difference.field) == (measured[3] + 1, "learning_rate")
+    edit(run.path / "arrivals.jsonl", measured[3], lambda row: row.update(curvature=[1.0]))
+    with pytest.raises(ConfigurationError, match="expected a curvature of two numbers"):
+        replay(run.path)
 
 
 def test_a_recurrent_step_that_the_record_lacks_is_told(recurrent: Path, tmp_path: Path) -> None:

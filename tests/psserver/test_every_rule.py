@@ -11,12 +11,20 @@ import torch
 
 from psserver.adaptive import ScaledStep, scaled_momentum
 from psserver.options import RuleOptions
+from psserver.rule_state import Attributed
 from psserver.rules import make_rule, state_vectors
 from psserver.trajectory import Trajectory
 from psserver.update import Update, Updater
 from tuner import TunerOptions, build
 
 NAMES = get_args(get_type_hints(RuleOptions)["name"])
+AVERAGING = (
+    "adam",
+    "adamw",
+    "prodigy",
+    "schedule_free_sgd",
+    "schedule_free_adamw",
+)  # whose momentum is no displacement's
 SIZE, RATE, DECAY = 3000, 0.003, 0.01
 Optimizer = Callable[[list[torch.nn.Parameter], float], torch.optim.Optimizer]
 
@@ -27,12 +35,20 @@ TORCH: dict[str, Optimizer] = {
     "adagrad": lambda p, mu: torch.optim.Adagrad(p, RATE, weight_decay=DECAY, eps=1e-6),
     "adam": lambda p, mu: torch.optim.Adam(p, RATE, betas=(mu, 0.98), weight_decay=DECAY, eps=1e-6),
     "adamw": lambda p, mu: torch.optim.AdamW(p, RATE, betas=(mu, 0.98), weight_decay=DECAY, eps=1e-6),
+    "dana_slim": lambda p, mu: torch.optim.SGD(p, RATE, momentum=mu, weight_decay=DECAY, nesterov=mu > 0),
+    "ormo": lambda p, mu: torch.optim.SGD(p, RATE, momentum=mu, weight_decay=DECAY),
 }
 
 
 def rule_options(name: str) -> RuleOptions:
     values: dict[str, Any] = {"name": name, "weight_decay": DECAY, "rho": 0.98, "beta2": 0.98, "epsilon": 1e-6}
     return RuleOptions(**values)
+
+
+def attribute(rule: Any, version: int) -> None:
+    """What an Updater tells a rule that asks for it, of one worker without staleness."""
+    if isinstance(rule, Attributed):
+        rule.attribute(0, version, version)
 
 
 class Worker:
@@ -81,7 +97,8 @@ def test_it_makes_torchs_versions_while_the_settings_stay(name: str, momentum: f
     start, curvature = x, torch.logspace(-2, 0, size)
     parameter = torch.nn.Parameter(x.clone())
     optimizer, rule = TORCH[name]([parameter], momentum), make_rule(options, size)
-    for _ in range(200):
+    for version in range(200):
+        attribute(rule, version)
         parameter.grad = curvature * x + 0.3 * torch.randn(size, generator=random)
         decayed, new = parameter.grad + options.gradient_decay * x, torch.empty(size)
         rule.begin(RATE, momentum)
@@ -111,7 +128,7 @@ def test_scaled_momentum_is_its_formula(keep: float) -> None:
 
 
 @pytest.mark.parametrize("momentum", [-0.3, 0.0, 0.5])
-@pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("adam")])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in AVERAGING])
 def test_without_staleness_its_total_momentum_is_its_momentum(name: str, momentum: float) -> None:
     worker = Worker(rule_options(name), momentum, 60)
     measured = [update.total_momentum for _, update in worker.updates(60)]
@@ -144,20 +161,28 @@ def test_its_state_continues_bit_for_bit_and_is_as_large_as_it_says(name: str) -
     made = []
     for rule in (worker.updater.rule, again):
         new = torch.empty(SIZE)
+        attribute(rule, 7)
         rule.begin(0.1, 0.7)
         rule.apply(block, new, x, previous, gradient, torch.empty(SIZE))
         made += [new, rule.applied(gradient, x, torch.clone)]
     assert torch.equal(made[0], made[2])
     assert torch.equal(made[1], made[3])
+    for left, right in zip(worker.updater.rule.state_dict().items(), again.state_dict().items(), strict=True):
+        assert left[0] == right[0]
+        assert torch.equal(torch.as_tensor(left[1]), torch.as_tensor(right[1]))
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if state_vectors(RuleOptions(name=name))])
 def test_a_state_of_another_size_is_refused(name: str) -> None:
-    state = make_rule(rule_options(name), 4).state_dict()
+    rule, zeros = make_rule(rule_options(name), 4), torch.zeros(4)
+    rule.begin(RATE, 0.5)
+    rule.apply(slice(0, 4), torch.empty(4), zeros, zeros, zeros, torch.empty(4))
+    state = rule.state_dict()
     with pytest.raises(ValueError, match="expected 3 values"):
         make_rule(rule_options(name), 3).load_state_dict(state)
 
 
-def test_adamw_keeps_its_decay_out_of_the_gradient() -> None:
-    assert RuleOptions(name="adamw", weight_decay=0.1).gradient_decay == 0.0
-    assert RuleOptions(name="adam", weight_decay=0.1).gradient_decay == 0.1
+@pytest.mark.parametrize("name", NAMES)
+def test_decoupled_decay_is_kept_out_of_the_gradient(name: str) -> None:
+    decoupled = name in ("adamw", "schedule_free_adamw", "prodigy")
+    assert rule_options(name).gradient_decay == (0.0 if decoupled else DECAY)

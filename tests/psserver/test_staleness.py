@@ -19,7 +19,7 @@ from tuner import NonFiniteGradient, TunerOptions, build
 
 HINTS = get_type_hints(RuleOptions)
 RULES = get_args(HINTS["name"])
-CORRECTIONS = [name for name in get_args(HINTS["staleness"]) if name != "none"]
+CORRECTIONS = [name for name in get_args(HINTS["staleness"]) if name not in ("none", "threshold")]
 RATE, MOMENTUM, DECAY, LENGTH = 0.05, 0.5, 0.01, 40
 
 

@@ -74,6 +74,7 @@ KINDS = (
         gradient=st.none() | SLOT,
         heartbeat=NUMBER,
         buffers_every=COUNT,
+        curvature_every=COUNT,
     ),
     kind(
         Push,
@@ -84,6 +85,7 @@ KINDS = (
         gradient=VECTOR,
         buffers=st.none() | VECTOR,
         fresh=st.booleans(),
+        curvature=st.none() | st.tuples(st.floats(0, allow_infinity=False), NUMBER),
     ),
     kind(wire.Pull),
     kind(Parameters, version=COUNT, final=st.booleans(), values=VECTOR, buffers=st.none() | VECTOR),
@@ -209,12 +211,18 @@ def test_a_flipped_bit_in_the_header_never_breaks_anything_else(message: Any, da
         (tampered(push(), gradient=("float32", 2.0)), "Push.gradient: expected any number of values, got 2.0"),
         (tampered(push(), gradient=("slot", "../etc/passwd")), "Push.gradient: expected a segment name"),
         (tampered(push(), fresh=1), "Push.fresh: expected a valid boolean, got 1"),
+        (tampered(push(), curvature=(-1.0, 0.0)), "Push.curvature.0: expected greater than or equal to 0, got -1.0"),
+        (tampered(push(), curvature=(1.0, math.inf)), "Push.curvature.1: expected a finite number, got inf"),
+        (tampered(push(), curvature=(math.nan, 1.0)), "Push.curvature.0: expected"),
+        (tampered(push(), curvature=(1.0,)), "Push.curvature.1: expected a value, got nothing"),
+        (tampered(push(), curvature=(1.0, 1.0, 1.0)), "Push.curvature: expected"),
+        (tampered(push(), curvature=(1.0, "low")), "Push.curvature.1: expected a valid number, got 'low'"),
         (tampered(push(), session=b"raw"), "Push.session: expected a valid string"),
-        ([msgpack.packb((1, "Pull", 0, {}))], "header: expected protocol 2, got 1"),
-        ([msgpack.packb((2, "Erase", 0, {}))], "header: expected one of"),
-        ([msgpack.packb((2, "Pull", -1, {}))], "header: expected a sequence number"),
-        ([msgpack.packb((2, "Pull", 0, []))], "Pull: expected a map of fields"),
-        ([msgpack.packb((2, "Pull", 0))], "header: expected 4 entries, got 3"),
+        ([msgpack.packb((1, "Pull", 0, {}))], "header: expected protocol 3, got 1"),
+        ([msgpack.packb((3, "Erase", 0, {}))], "header: expected one of"),
+        ([msgpack.packb((3, "Pull", -1, {}))], "header: expected a sequence number"),
+        ([msgpack.packb((3, "Pull", 0, []))], "Pull: expected a map of fields"),
+        ([msgpack.packb((3, "Pull", 0))], "header: expected 4 entries, got 3"),
         ([b"\xc1" + b"x" * 100], "header: expected msgpack"),
         ([b"\x91" * 5000], "header: expected msgpack"),
         ([b"x" * ((1 << 20) + 1)], "header: expected at most 1048576 bytes"),
@@ -260,6 +268,6 @@ def test_encoding_copies_no_vector() -> None:
 
 def test_a_damaged_message_still_tells_its_sequence_number() -> None:
     assert wire.sequence_of(tampered(push(), surplus=1)) == 0
-    header = msgpack.packb((2, "Push", 41, {}))
+    header = msgpack.packb((3, "Push", 41, {}))
     assert wire.sequence_of([header]) == 41
     assert wire.sequence_of([b"junk"]) == 0

@@ -31,4 +31,4 @@ def test_the_defaults_are_valid() -> None:
 @pytest.mark.parametrize("where", [{"estimator": "regression"}, {"beside": ("regression",)}])
 def test_the_regression_needs_every_gradient(where: Any) -> None:
     with pytest.raises(ValueError, match=r"^every: expected 1 with the estimator 'regression'"):
-        TunerOptions(every=2, **where)
+        TunerOptions(every=2, loop="closed", **where)

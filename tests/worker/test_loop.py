@@ -33,7 +33,7 @@ class Run(Running):
         self.rows = Rows()
         self.server = ParameterServer(
             Model(np.ones(50, np.float32), np.zeros(0, np.float32), Gradient(TASK, Shard(0, 1, 0), CPU).layout.digest),
-            Plan(UPDATES, 1, 0),
+            Plan(UPDATES, 1, 0, curvature_every=7),
             build(tuner, 50, UPDATES, 0),
             options=ServerOptions(**options),  # type: ignore[arg-type]
             record=self.rows,
@@ -143,3 +143,13 @@ def test_a_workers_first_push_says_that_its_recurrent_state_is_fresh() -> None:
         running.ended()
     fresh = [arrival.fresh for arrivals in running.rows.arrivals for arrival in arrivals]
     assert fresh == [True] + [False] * (UPDATES - 1)
+
+
+def test_a_worker_measures_curvature_as_often_as_the_server_asks() -> None:
+    with Run() as running:
+        with running.client() as client:
+            work(client, Gradient(TASK, Shard(0, 1, 0), CPU))
+        running.ended()
+    found = [arrivals[0].curvature for arrivals in running.rows.arrivals]
+    assert [step for step, curvature in enumerate(found, start=1) if curvature] == [1, 8, 15, 22, 29]
+    assert found[28] == pytest.approx((1.0, float(TASK.model().get_buffer("h").mean())), rel=0.01)

@@ -1,1 +1,1 @@
-"""Ready-made tasks: CIFAR residual networks, LSTM language models, handwritten digits, a noisy quadratic."""
+"""Ready-made tasks: residual networks on CIFAR, language models, handwritten digits, a noisy quadratic."""

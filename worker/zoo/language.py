@@ -1,4 +1,4 @@
-"""Language modelling with LSTMs: characters of Shakespeare, words and parse trees of the Wall Street Journal."""
+"""Language modelling: characters of Shakespeare, words and parse trees of the Wall Street Journal."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from psserver.errors import ConfigurationError
 from worker.task import Task
 from worker.zoo.lstm import LanguageModel, State, held_out_loss, perplexity
-from worker.zoo.text import Corpus, count_words, encode, numbered, passages
+from worker.zoo.text import Corpus, count_words, encode, numbered, passages, random_passages
 from worker.zoo.text_data import penn_treebank, tinyshakespeare
+from worker.zoo.transformer import Transformer
+from worker.zoo.transformer import held_out_loss as held_out_loss_of_transformer
 from worker.zoo.treebank import treebank_corpus
 
 _CHARACTERS = 65
@@ -45,19 +47,50 @@ def character_lstm(
     """
     _check(hidden, layers, sequence, batch, dropout, evaluate_tokens)
 
-    @cache
-    def corpus() -> Corpus:
-        characters = np.frombuffer(tinyshakespeare().encode(), np.uint8)
-        known, numbers = np.unique(characters, return_inverse=True)
-        text = torch.from_numpy(numbers.astype(np.int32))
-        end = len(text) * 19 // 20
-        return Corpus(len(known), text[:end], text[end:])
-
     def evaluate(module: nn.Module) -> dict[str, float]:
-        loss = _evaluated(module, corpus(), evaluate_tokens)
+        loss = _evaluated(module, _shakespeare(), evaluate_tokens)
         return {"loss": loss, "bits_per_character": loss / math.log(2)}
 
-    return _task(corpus, lambda: LanguageModel(_CHARACTERS, hidden, layers, dropout), batch, sequence, evaluate)
+    return _task(_shakespeare, lambda: LanguageModel(_CHARACTERS, hidden, layers, dropout), batch, sequence, evaluate)
+
+
+def character_transformer(
+    hidden: int = 64,
+    layers: int = 2,
+    heads: int = 4,
+    sequence: int = 64,
+    batch: int = 16,
+    dropout: float = 0.0,
+    evaluate_tokens: int | None = None,
+) -> Task:
+    """Return TinyShakespeare, character by character, with a decoder-only transformer; the text comes with the package.
+
+    hidden, layers, heads, dropout: see `worker.zoo.transformer.Transformer`.
+    sequence, batch: characters a passage and passages a gradient; each begins at a random place of the text.
+    evaluate_tokens: as in `character_lstm`. Held-out text is read in passages of `sequence` characters, so losses of
+                     different lengths differ by what a longer memory is worth.
+
+    Evaluates to the loss (nats a character) and to bits_per_character.
+    """
+    _check(hidden, layers, sequence, batch, dropout, evaluate_tokens)
+    if heads < 1 or hidden % heads:
+        raise ConfigurationError(f"heads: expected 1 or more that divide hidden = {hidden}, got {heads}")
+
+    def transformer(module: nn.Module) -> Transformer:
+        if not isinstance(module, Transformer):
+            raise TypeError(f"expected a Transformer, got {type(module).__name__}")
+        return module
+
+    def evaluate(module: nn.Module) -> dict[str, float]:
+        loss = held_out_loss_of_transformer(transformer(module), _held_out(_shakespeare(), evaluate_tokens))
+        return {"loss": loss, "bits_per_character": loss / math.log(2)}
+
+    return Task(
+        model=lambda: Transformer(_CHARACTERS, hidden, layers, heads, sequence, dropout),
+        loss=lambda module, passage: transformer(module).loss(*passage),
+        batches=lambda shard: random_passages(shard, _shakespeare().train, batch, sequence),
+        evaluate=evaluate,
+    )
 
 
 def word_lstm(
@@ -142,6 +175,16 @@ def parsing_lstm(
     return _task(corpus, lambda: LanguageModel(corpus().vocabulary, hidden, layers, dropout), batch, unroll, evaluate)
 
 
+@cache
+def _shakespeare() -> Corpus:
+    """The characters as numbers, in the order of their codes; the last 5 % are held out."""
+    characters = np.frombuffer(tinyshakespeare().encode(), np.uint8)
+    known, numbers = np.unique(characters, return_inverse=True)
+    text = torch.from_numpy(numbers.astype(np.int32))
+    end = len(text) * 19 // 20
+    return Corpus(len(known), text[:end], text[end:])
+
+
 def _task(
     corpus: Callable[[], Corpus],
     model: Callable[[], LanguageModel],
@@ -168,8 +211,11 @@ def _language_model(module: nn.Module) -> LanguageModel:
 
 
 def _evaluated(module: nn.Module, corpus: Corpus, count: int | None) -> float:
-    tokens = corpus.held_out if count is None else corpus.held_out[: count + 1]
-    return held_out_loss(_language_model(module), tokens)
+    return held_out_loss(_language_model(module), _held_out(corpus, count))
+
+
+def _held_out(corpus: Corpus, count: int | None) -> Tensor:
+    return corpus.held_out if count is None else corpus.held_out[: count + 1]
 
 
 def _check(hidden: int, layers: int, sequence: int, batch: int, dropout: float, evaluate_tokens: int | None) -> None:

@@ -72,3 +72,21 @@ def passages(shard: Shard, tokens: Tensor, batch: int, sequence: int) -> Iterato
         read = tokens[(ahead + position * sequence) % length].long()
         yield read[:, :-1], read[:, 1:]
         position += 1
+
+
+def random_passages(shard: Shard, tokens: Tensor, batch: int, sequence: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield (inputs, targets), int64 [batch, sequence] each, from position `shard.start` on, without end.
+
+    Each row begins anywhere in the text, drawn for (seed, rank, position); targets are one token ahead. For models
+    that keep nothing from one batch to the next.
+    """
+    starts = len(tokens) - sequence
+    if starts < 1:
+        raise DataError(f"a text of {len(tokens)} tokens is too short: expected {sequence + 1} or more")
+    ahead = torch.arange(sequence + 1)
+    position = shard.start
+    while True:
+        draw = generator("random passages", shard.seed, shard.rank, position)
+        read = tokens[torch.randint(starts, (batch, 1), generator=draw) + ahead].long()
+        yield read[:, :-1], read[:, 1:]
+        position += 1

@@ -9,7 +9,8 @@ import pytest
 
 from launch import load_experiment, simulate
 from launch.experiment import Experiment
-from launch.lab.points import Outcome, Point, alone, run_points
+from launch.lab.hand import write_outcome
+from launch.lab.points import Outcome, Point, alone, forget, run_points
 from psserver.errors import ConfigurationError, TaskError
 
 SETTINGS = ["tuner.target=constant", "tuner.loop=open", "train.updates=30", "evaluate.every=10"]
@@ -65,6 +66,16 @@ def test_a_task_that_is_wrong_ends_the_sweep_with_its_own_error(tmp_path: Path) 
     with pytest.raises(TaskError):
         run_points(points, tmp_path, 1, print)
     assert not list(tmp_path.rglob("outcome.json"))
+
+
+def test_what_is_forgotten_and_what_lost_its_process_is_computed_again(tmp_path: Path) -> None:
+    points = [Point(name, experiment(f"train.seed={seed}")) for seed, name in enumerate(["kept", "forgotten", "lost"])]
+    run_points(points, tmp_path, 1, print)
+    assert forget([points[1], Point("unknown", experiment("train.seed=9"))], tmp_path) == 1
+    write_outcome(tmp_path / "points" / points[2].key, 0.0, "its process was killed", {}, lost=True)
+    again = run_points(points, tmp_path, 1, print)
+    assert [runs(outcome) for outcome in again] == [1, 2, 2]
+    assert not any(outcome.diverged for outcome in again)
 
 
 def test_two_sweeps_in_one_folder_are_refused(tmp_path: Path) -> None:

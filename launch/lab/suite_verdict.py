@@ -1,0 +1,68 @@
+"""The zero-tuning suite's criteria, each with whether it holds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from launch.lab.comparison import geometric_mean
+from launch.lab.suite_contenders import DEFAULT, DEFAULT_OPEN
+from launch.lab.suite_run import Result
+from launch.lab.suite_score import Score, summary
+from launch.numbers import shown
+
+_MEAN, _WORST, _CHANGED = 1.0, 1.5, 1.2
+_NEVER_WORSE, _MANY, _GAIN = 1.02, 16, 0.8
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A criterion in words, with its numbers, and whether it holds; None where nothing was measured."""
+
+    words: str
+    holds: bool | None
+
+
+def verdicts(results: Sequence[Result]) -> list[Verdict]:
+    """Every criterion, judged by these results."""
+    everywhere = [result for result in results if DEFAULT in result.scores]
+    ours = [result for result in everywhere if result.setting.steady]
+    both = [result for result in ours if DEFAULT_OPEN in result.scores]
+    changed = [result.scores[DEFAULT].ratio for result in everywhere if not result.setting.steady]
+    mean, worst, _ = summary([result.scores[DEFAULT] for result in ours])
+    could = [result for result in everywhere if any(not score.diverged for score in _others(result))]
+    lost = sum(result.scores[DEFAULT].diverged > 0 for result in could)
+    gains = [closed_over_open(result) for result in both]
+    many = geometric_mean([closed_over_open(result) for result in both if result.setting.workers >= _MANY])
+    return [
+        _verdict("settings where the default diverges and something tuned does not", lost, 0, bool(everywhere), str),
+        _verdict("default over the best tuned, geometric mean", mean, _MEAN, bool(ours)),
+        _verdict("default over the best tuned, worst setting", worst, _WORST, bool(ours)),
+        _verdict(
+            "default over the best tuned where something changes in mid-run, worst setting",
+            max(changed, default=0.0),
+            _CHANGED,
+            bool(changed),
+        ),
+        _verdict("loop closed over open, worst setting", max(gains, default=0.0), _NEVER_WORSE, bool(both)),
+        _verdict(f"loop closed over open, geometric mean for M ≥ {_MANY}", many, _GAIN, not math.isnan(many)),
+    ]
+
+
+def closed_over_open(result: Result) -> float:
+    """Updates of the default with its loop closed, over those with its loop open."""
+    return result.scores[DEFAULT].ratio / result.scores[DEFAULT_OPEN].ratio
+
+
+def _others(result: Result) -> list[Score]:
+    return [score for label, score in result.scores.items() if label not in (DEFAULT, DEFAULT_OPEN)]
+
+
+def _verdict(
+    words: str, value: float, most: float, known: bool, write: Callable[[float], str] = lambda value: shown(value, 3)
+) -> Verdict:
+    if not known:
+        return Verdict(f"{words}: not measured (at most {most:g} is wanted)", None)
+    holds = value <= most
+    return Verdict(f"{words}: {write(value)} (at most {most:g}: {'holds' if holds else 'does not hold'})", holds)

@@ -1,0 +1,92 @@
+"""The loop with two actuators: momentum gives way to the lag that staleness adds, learning rate to what is measured.
+
+Derived in docs/research.md. Momentum alone cannot make up for a mean staleness above the target's own lag μ*/(1 − μ*),
+so beyond it the learning rate must fall; how far depends on curvature, which shows in the total momentum.
+"""
+
+from __future__ import annotations
+
+import math
+
+from tuner.averages import Average
+from tuner.loop import Clamp
+from tuner.target import State
+
+MEMORY = 0.98  # decay of the average of 1/(1 + τ): a change of staleness is followed within some fifty updates
+EXCESS = 0.25  # of measured over applied momentum that is borne; by measurement (docs/research.md)
+SPEED = 0.2  # of ln f against the excess
+FASTEST_DOWN, FASTEST_UP = 0.1, 0.05  # most that ln f moves in an update
+LOWEST = 0.3  # f is at least this part of w
+LOWEST_MOMENTUM = -0.3  # μ = −1 would take half a step off the lag and ring; −0.3 takes a quarter of one off
+
+
+class Both:
+    """μ and α from the target's μ* and α, given what staleness does.
+
+    With w the running mean of 1/(1 + τ) over the pushes (1 without staleness, 1/M for M workers in turn, ln M/(M − 1)
+    for M without order), the lag of staleness is 1/w − 1, and
+
+        μ = l/(1 + l) with l = μ*/(1 − μ*) − (1/w − 1), at least −0.3 and the clamp's lower end:
+
+    the momentum whose own lag fills what staleness leaves of the target's. The learning rate is f α, f ≤ 1, with
+
+        ln f ← ln f + clip(0.2 (0.25 − e), −0.1, 0.05),   0.3 w ≤ f ≤ 1,   at first f = w,
+
+    where e = μ̂_T − μ is the excess of total momentum that was measured, α h τ for slow motion (of a stale gradient
+    alone; where nothing is stale f = 1). So staleness that curvature does not feel costs no learning rate, and
+    where it is felt f falls until it is borne. `floor`, from the target, is a learning rate that staleness alone does
+    not lower: α is at least min(1, f/w) times it.
+
+    Anti-windup: f/w is held where it has an effect, so it leaves either end with the first error of the other sign;
+    momentum follows the staleness alone, so the two never work against each other.
+    """
+
+    def __init__(self, momentum_min: float, momentum_max: float) -> None:
+        self._min, self._max = max(momentum_min, LOWEST_MOMENTUM), momentum_max
+        self._fresh = Average(MEMORY)
+        self._log = 0.0  # ln(f/w)
+        self.clamped: Clamp | None = None
+
+    @property
+    def freshness(self) -> float:
+        """w, in (0, 1]."""
+        return 1.0 if self._fresh.empty else self._fresh.value
+
+    @property
+    def factor(self) -> float:
+        """f, in (0, 1]."""
+        return min(1.0, self.freshness * math.exp(self._log))
+
+    def momentum(self, target: float) -> float:
+        """μ to apply now; the target's own where nothing is stale."""
+        lag = 1.0 / self.freshness - 1.0
+        if lag <= 0.0:
+            self.clamped = None
+            return target
+        left = target / (1.0 - target) - lag
+        wanted = left / (1.0 + left) if left > -1.0 else -math.inf
+        self.clamped = "low" if wanted < self._min else "high" if wanted > self._max else None
+        return min(max(wanted, self._min), self._max)
+
+    def rate(self, learning_rate: float, floor: float) -> float:
+        """α to apply now."""
+        return max(learning_rate * self.factor, floor * math.exp(min(0.0, self._log)))
+
+    def observe(self, target: float, measured: float | None) -> None:
+        """Nothing: `weigh` has the excess."""
+
+    def weigh(self, staleness: int, excess: float | None) -> None:
+        """Take the staleness of a push, and e if it was measured."""
+        w = self._fresh.update(1.0 / (1.0 + staleness))
+        if staleness and excess is not None and math.isfinite(excess):
+            self._log += min(max(SPEED * (EXCESS - excess), -FASTEST_DOWN), FASTEST_UP)
+        self._log = min(max(self._log, math.log(LOWEST)), -math.log(w))
+
+    def state_dict(self) -> State:
+        """The average and ln(f/w)."""
+        return {"fresh": self._fresh.state_dict(), "log": self._log}
+
+    def load_state_dict(self, state: State) -> None:
+        """Continue from `state_dict`'s answer."""
+        self._fresh.load_state_dict(state["fresh"])
+        self._log = float(state["log"])
