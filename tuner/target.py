@@ -23,17 +23,17 @@ class Decision:
     momentum:      μ*, the target momentum.
     scale:         in (0, 1]: what clipping multiplies the gradient by.
     gradient_norm: ‖g‖ before clipping, weight decay included.
+    floor:         a learning rate that is small enough for any staleness by itself; 0 where the target knows of none.
     step:          αh, what α is after warm-up in parts of 1/h for the curvature h it was chosen for; None where α was
                    chosen for none.
-    floor:         a learning rate that is small enough for any staleness by itself; 0 where the target knows of none.
     """
 
     learning_rate: float
     momentum: float
     scale: float
     gradient_norm: float
-    step: float | None = None
     floor: float = 0.0
+    step: float | None = None
 
 
 class Target(Protocol):

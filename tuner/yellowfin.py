@@ -117,7 +117,7 @@ class YellowFinTarget:
         free = min(alpha * self._units(loss), LARGEST_RATE)
         alpha, limited = self._limit.limit(free, mu)
         step = (1.0 - math.sqrt(mu)) ** 2 * (alpha / free if free else 1.0)
-        return Decision(alpha, limited, s, norm, step)
+        return Decision(alpha, limited, s, norm, step=step)
 
     def _clipping(self, norm: float) -> float:
         if not (self._clip and self._curvature.known):

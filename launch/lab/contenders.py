@@ -69,7 +69,7 @@ def _closed(label: str, rule: str, candidates: tuple[Settings, ...]) -> Contende
 
 
 ADAM, MOMENTUM, OPEN, CLOSED, LAG = "Adam", "momentum SGD", "YellowFin, open", "YellowFin, closed", "YellowFin, by lag"
-CLOSED_SGD, CLOSED_ADAM = "closed-loop SGD", "closed-loop Adam"
+CLOSED_SGD, CLOSED_ADAM, DEFAULT = "closed-loop SGD", "closed-loop Adam", "default"
 
 
 def yellowfin(loop: str = "open", estimator: str = "median") -> Contender:
@@ -122,4 +122,5 @@ def baselines(scale: Scale) -> list[Contender]:
         yellowfin("closed", "lag"),
         _closed(CLOSED_SGD, "momentum_sgd", by_gain(gains, (0.5, 0.9))),
         closed_adam((0.5, 0.9), scale),
+        Contender(DEFAULT, {}),
     ]

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from launch.lab.contenders import ADAM, BETAS, MU, RATE, Contender, Settings, by_gain, constant, product
+from launch.lab.contenders import ADAM, BETAS, DEFAULT, MU, RATE, Contender, Settings, by_gain, constant, product
 from launch.lab.contenders import yellowfin as untuned_yellowfin
 from launch.lab.finding import Scale
 from launch.lab.suite_tasks import Setting
 from psserver.errors import ConfigurationError
 
-DEFAULT, DEFAULT_OPEN, SGD = "default", "default, loop open", "SGD"
+DEFAULT_OPEN, SGD = "default, loop open", "SGD"
 BASELINES = (SGD, ADAM)
 
 OPEN_SETTINGS: Settings = {"tuner.loop": "open"}

@@ -8,8 +8,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from launch.lab.contenders import DEFAULT
 from launch.lab.picture import COLOURS, GREY, curve, labelled, legend, panels, whole_ticks
-from launch.lab.suite_contenders import BASELINES, DEFAULT
+from launch.lab.suite_contenders import BASELINES
 from launch.lab.suite_run import Result
 from launch.lab.suite_score import profile
 

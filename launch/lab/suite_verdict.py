@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from launch.lab.comparison import geometric_mean
-from launch.lab.suite_contenders import DEFAULT, DEFAULT_OPEN
+from launch.lab.contenders import DEFAULT
+from launch.lab.suite_contenders import DEFAULT_OPEN
 from launch.lab.suite_run import Result
 from launch.lab.suite_score import Score, summary
 from launch.numbers import shown

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from launch.lab.comparison import counted
+from launch.lab.contenders import DEFAULT
 from launch.lab.finding import Finding, Lab, Reproduction, Scale
-from launch.lab.suite_contenders import DEFAULT, GROUPS
+from launch.lab.suite_contenders import GROUPS
 from launch.lab.suite_picture import draw
 from launch.lab.suite_run import Choice, Result, compute, work
 from launch.lab.suite_score import summary

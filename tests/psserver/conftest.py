@@ -139,7 +139,7 @@ def make_server(clock: Clock, rows: Rows) -> Iterator[ServerFactory]:
             Model(np.arange(SIZE, dtype=np.float32), np.zeros(2, np.float32), "L"),
             Plan(updates, workers, 7),
             build(tuner or constant, SIZE, updates, 7),
-            rule,
+            rule or RuleOptions("momentum_sgd"),
             ServerOptions(**{"shared_memory": False, **options}),
             rows,
             clock,

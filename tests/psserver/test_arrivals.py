@@ -44,13 +44,13 @@ def test_finite_gradients_whose_mean_is_not_end_the_run_and_are_on_record(
     assert server.journal.progress.rejected == 2
 
 
-MEASURING = TunerOptions(curvature="hessian", loop="open", sample=0)
+MEASURING = TunerOptions("yellowfin", curvature="hessian", loop="open", sample=0)
 
 
 def test_a_measured_curvature_is_on_record_and_reaches_the_tuner_with_the_weight_decay(
     make_server: ServerFactory, rows: Rows
 ) -> None:
-    servers = [make_server(tuner=MEASURING, rule=RuleOptions(weight_decay=decay)) for decay in (0.0, 0.5)]
+    servers = [make_server(tuner=MEASURING, rule=RuleOptions("momentum_sgd", decay)) for decay in (0.0, 0.5)]
     for server, curvature in zip(servers, [(4.5, 1.5), (4.0, 1.0)], strict=True):
         worker = Talker(server, "a")
         worker.pull()

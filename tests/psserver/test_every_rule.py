@@ -139,7 +139,7 @@ def test_without_staleness_its_total_momentum_is_its_momentum(name: str, momentu
 @pytest.mark.parametrize("momentum", [-0.3, 0.0, 0.5])
 @pytest.mark.parametrize("name", ["adam", "adamw"])
 def test_adams_is_nearly_that_once_its_averages_are_long(name: str, momentum: float) -> None:
-    options = RuleOptions(name="adam" if name == "adam" else "adamw", weight_decay=DECAY)
+    options = RuleOptions(name="adam" if name == "adam" else "adamw", weight_decay=DECAY, beta2=0.999)
     worker = Worker(options, momentum, 200)
     measured = [update.total_momentum for _, update in worker.updates(200)]
     assert measured[180:] == pytest.approx([momentum] * 20, abs=1e-3)

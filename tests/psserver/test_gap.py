@@ -15,7 +15,7 @@ from psserver.update import Updater
 from tuner import TunerOptions, build
 
 SIZE, RATE, MOMENTUM, GAMMA, EPSILON = 30, 0.05, 0.5, 0.9, 1e-8
-OPTIONS = RuleOptions(staleness="gap-aware", gap_decay=GAMMA, epsilon=EPSILON)
+OPTIONS = RuleOptions("momentum_sgd", staleness="gap-aware", gap_decay=GAMMA, epsilon=EPSILON)
 
 
 def updater(options: RuleOptions = OPTIONS) -> Updater:

@@ -36,7 +36,7 @@ def test_one_worker_moves_the_parameters_as_computed_by_hand_bit_for_bit(make_se
 
 
 def test_weight_decay_is_part_of_the_gradient(make_server: ServerFactory, rows: Rows) -> None:
-    server = make_server(workers=1, rule=RuleOptions(weight_decay=0.5), learning_rate=0.25, momentum=0.0)
+    server = make_server(workers=1, rule=RuleOptions("momentum_sgd", 0.5), learning_rate=0.25, momentum=0.0)
     worker = Talker(server, "a")
     worker.pull()
     worker.push(1.0)

@@ -24,7 +24,7 @@ RATE, MOMENTUM, DECAY, LENGTH = 0.05, 0.5, 0.01, 40
 
 
 def options(**values: Any) -> RuleOptions:
-    return RuleOptions(**{"weight_decay": DECAY, "compensation": 0.5, **values})
+    return RuleOptions(**{"name": "momentum_sgd", "weight_decay": DECAY, "compensation": 0.5, **values})
 
 
 class Stale:
@@ -82,7 +82,9 @@ def test_compensation_finds_the_gradient_where_the_squared_gradient_is_the_curva
 
 
 def test_three_workers_by_hand_with_the_inverse_rate(make_server: ServerFactory) -> None:
-    server = make_server(workers=3, rule=RuleOptions(staleness="inverse"), learning_rate=0.25, momentum=0.0)
+    server = make_server(
+        workers=3, rule=RuleOptions("momentum_sgd", staleness="inverse"), learning_rate=0.25, momentum=0.0
+    )
     workers = [Talker(server, key) for key in "abc"]
     for worker in workers:
         worker.pull()
@@ -93,7 +95,7 @@ def test_three_workers_by_hand_with_the_inverse_rate(make_server: ServerFactory)
 
 def test_many_workers_by_formula_with_compensation_bit_for_bit(make_server: ServerFactory) -> None:
     """Every version that a worker computes at is handed back before its gradient is applied, and must not be lost."""
-    rule = RuleOptions(staleness="delay-compensated", compensation=0.5, weight_decay=0.25)
+    rule = RuleOptions("momentum_sgd", 0.25, staleness="delay-compensated", compensation=0.5)
     server = make_server(workers=4, rule=rule, learning_rate=0.0625, momentum=0.5, updates=1000)
     workers = [Talker(server, key) for key in "abcd"]
     for worker in workers:

@@ -109,8 +109,9 @@ def test_a_continued_target_goes_on_with_what_was_measured() -> None:
 
 
 def test_measurements_are_asked_for_only_where_they_are_used() -> None:
-    assert TunerOptions(curvature="hessian", curvature_every=7).measure_every == 7
-    assert TunerOptions().measure_every == 0
+    assert TunerOptions(target="yellowfin", curvature="hessian", curvature_every=7).measure_every == 7
+    assert TunerOptions(target="yellowfin").measure_every == 0
+    assert TunerOptions(curvature="hessian").measure_every == 0
     assert TunerOptions(curvature="hessian", target="constant").measure_every == 0
     build(TunerOptions(target="constant"), 4, 10, 0).look_curvature(1.0, 1.0)
     with pytest.raises(ValueError, match="curvature_every: expected 1 push or more, got 0"):

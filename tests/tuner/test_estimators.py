@@ -122,7 +122,7 @@ def test_it_remembers_the_newest_version_only_as_far_as_it_was_recorded(name: st
 
 @each
 def test_the_options_name_it(name: Any) -> None:
-    assert type(build(TunerOptions(estimator=name), SIZE, 10, 0).estimator) is type(MADE[name]())
+    assert type(build(TunerOptions(loop="closed", estimator=name), SIZE, 10, 0).estimator) is type(MADE[name]())
 
 
 def test_the_table_of_biases_has_a_column_for_each(table: ModuleType) -> None:

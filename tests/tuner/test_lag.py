@@ -44,7 +44,7 @@ def test_memoryless_workers_have_the_same_mean() -> None:
 
 
 def test_the_loop_finds_the_momentum_that_makes_up_for_staleness() -> None:
-    tuner = build(TunerOptions(target="constant", momentum=0.9, estimator="lag", gain=0.05), 4, 100, 0)
+    tuner = build(TunerOptions(target="constant", momentum=0.9, loop="closed", estimator="lag", gain=0.05), 4, 100, 0)
     tuner.record(0, torch.zeros(4))
     for version in range(1, 4000):
         tuner.look(slice(0, 4), torch.ones(4))
@@ -57,7 +57,7 @@ def test_the_loop_finds_the_momentum_that_makes_up_for_staleness() -> None:
 
 
 def test_a_target_with_less_lag_than_the_staleness_clamps_the_loop() -> None:
-    tuner = build(TunerOptions(target="constant", momentum=0.9, estimator="lag", gain=0.5), 4, 100, 0)
+    tuner = build(TunerOptions(target="constant", momentum=0.9, loop="closed", estimator="lag", gain=0.5), 4, 100, 0)
     tuner.record(0, torch.zeros(4))
     for version in range(1, 400):
         tuner.look(slice(0, 4), torch.ones(4))

@@ -25,7 +25,16 @@ def test_a_value_out_of_range_is_refused_by_name(field: str, value: Any) -> None
 
 
 def test_the_defaults_are_valid() -> None:
-    assert TunerOptions().target == "yellowfin"
+    plain = TunerOptions()
+    assert (plain.target, plain.loop, plain.estimator, plain.momentum) == ("distance", "both", "median", 0.8)
+    assert plain.robust
+
+
+@pytest.mark.parametrize("estimator", ["lag", "regression"])
+def test_the_loop_of_both_goes_by_the_median_alone(estimator: Any) -> None:
+    with pytest.raises(ValueError, match=f"^estimator: expected 'median', which the loop 'both' .*, got '{estimator}'"):
+        TunerOptions(estimator=estimator)
+    assert TunerOptions(beside=(estimator,)).loop == "both"
 
 
 @pytest.mark.parametrize("where", [{"estimator": "regression"}, {"beside": ("regression",)}])

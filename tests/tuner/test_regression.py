@@ -108,7 +108,9 @@ def test_a_still_trajectory_and_an_overflowed_one_leave_the_sums_alone() -> None
 
 
 def test_the_loop_closed_on_it_finds_the_momentum_that_makes_up_for_staleness() -> None:
-    options = TunerOptions(target="constant", momentum=0.8, learning_rate=0.05, estimator="regression", gain=0.05)
+    options = TunerOptions(
+        target="constant", momentum=0.8, learning_rate=0.05, loop="closed", estimator="regression", gain=0.05
+    )
     tuner, h = build(options, 128, 600, 0), torch.linspace(0.2, 1.0, 128)
     here = before = torch.randn(128, generator=torch.Generator().manual_seed(0))
     tuner.record(0, here)

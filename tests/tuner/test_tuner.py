@@ -15,6 +15,8 @@ from tuner import NonFiniteGradient, Settings, Tuner, TunerOptions, build
 
 SIZE = 600
 TARGETS = ["yellowfin", "constant", "step", "cosine"]
+EVERY = [*TARGETS, "distance"]
+LOOPS = ["open", "closed", "both"]
 
 
 class Run:
@@ -36,7 +38,7 @@ class Run:
         g = self.gs[v]
         blocks = [slice(0, 250), slice(250, SIZE)]
         for b in blocks:
-            self.tuner.look(b, g[b])
+            self.tuner.look(b, g[b], self.xs[v][b])
         s = self.tuner.decide()
         for b in blocks:
             self.tuner.absorb(b, g[b])
@@ -46,7 +48,7 @@ class Run:
         return s, self.tuner.measure(v, self.tuner.sample(g) * s.scale)
 
 
-@pytest.mark.parametrize("loop", ["open", "closed"])
+@pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("target", TARGETS)
 def test_every_target_with_every_loop_descends_and_measures_its_momentum(target: Any, loop: Any) -> None:
     run = Run(build(TunerOptions(target=target, loop=loop, momentum=0.5), SIZE, updates=200, seed=0))
@@ -64,7 +66,7 @@ def test_the_open_loop_applies_the_target_and_the_closed_one_starts_at_zero() ->
     assert (closed.momentum, closed.target_momentum) == (0.0, 0.9)
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", EVERY)
 def test_the_factor_multiplies_every_target_at_the_end(target: Any) -> None:
     plain = Run(build(TunerOptions(target=target), SIZE, 10, 0)).step()[0]
     halved = Run(build(TunerOptions(target=target, lr_factor=0.5), SIZE, 10, 0)).step()[0]
@@ -72,7 +74,7 @@ def test_the_factor_multiplies_every_target_at_the_end(target: Any) -> None:
 
 
 def test_the_closed_loop_brings_total_momentum_under_random_delays_to_its_target() -> None:
-    options = TunerOptions(target="constant", momentum=0.3, learning_rate=0.02, gain=0.05)
+    options = TunerOptions(target="constant", momentum=0.3, learning_rate=0.02, loop="closed", gain=0.05)
     run = Run(build(options, SIZE, 600, 0), noise=0.0)
     delays = random.Random(0)
     rows = [run.step(delays.randrange(4)) for _ in range(600)][300:]
@@ -82,7 +84,7 @@ def test_the_closed_loop_brings_total_momentum_under_random_delays_to_its_target
 
 
 def test_the_clamp_is_visible() -> None:
-    options = TunerOptions(target="constant", momentum=0.9, gain=1.0, momentum_max=0.2)
+    options = TunerOptions(target="constant", momentum=0.9, loop="closed", gain=1.0, momentum_max=0.2)
     run = Run(build(options, SIZE, 10, 0))
     run.step()
     assert run.tuner.clamped is None
@@ -90,8 +92,9 @@ def test_the_clamp_is_visible() -> None:
     assert run.tuner.clamped == "high"
 
 
-def test_a_bad_gradient_leaves_the_tuner_as_it_was() -> None:
-    first, second = (Run(build(TunerOptions(), SIZE, 10, 0)) for _ in range(2))
+@pytest.mark.parametrize("target", EVERY)
+def test_a_bad_gradient_leaves_the_tuner_as_it_was(target: Any) -> None:
+    first, second = (Run(build(TunerOptions(target=target), SIZE, 10, 0)) for _ in range(2))
     first.step()
     second.step()
     first.tuner.look(slice(0, SIZE), torch.full((SIZE,), float("inf")))
@@ -100,9 +103,7 @@ def test_a_bad_gradient_leaves_the_tuner_as_it_was() -> None:
     assert first.step() == second.step()
 
 
-@given(
-    st.sampled_from(TARGETS), st.sampled_from(["open", "closed"]), st.integers(0, 12), st.integers(0, 3), st.booleans()
-)
+@given(st.sampled_from(EVERY), st.sampled_from(LOOPS), st.integers(0, 12), st.integers(0, 3), st.booleans())
 @settings(deadline=None, max_examples=60)
 def test_a_restored_tuner_continues_bit_exactly(target: Any, loop: Any, steps: int, delay: int, more: bool) -> None:
     others: Any = {"every": 3, "beside": ("lag", "median")} if more else {"beside": ("regression",)}
@@ -162,7 +163,7 @@ def leaves(state: Any) -> list[Any]:
     return [state]
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", EVERY)
 def test_the_state_holds_only_what_a_checkpoint_can_hold(target: Any) -> None:
     run = Run(build(TunerOptions(target=target), SIZE, 30, 0))
     for _ in range(3):
@@ -170,13 +171,16 @@ def test_the_state_holds_only_what_a_checkpoint_can_hold(target: Any) -> None:
         run.step()
 
 
-def test_a_state_shares_no_memory_with_the_tuner() -> None:
-    run = Run(build(TunerOptions(), SIZE, 30, 0))
+@pytest.mark.parametrize(("target", "names"), [("yellowfin", ["mean"]), ("distance", ["sum", "start"])])
+def test_a_state_shares_no_memory_with_the_tuner(target: Any, names: list[str]) -> None:
+    run = Run(build(TunerOptions(target=target), SIZE, 30, 0))
     run.step()
-    state = run.tuner.state_dict()
-    mean = state["target"]["mean"].clone()
+    state, twin = run.tuner.state_dict(), Run(build(TunerOptions(target=target), SIZE, 30, 0))
+    before = {name: state["target"][name].clone() for name in names}
+    twin.tuner.load_state_dict(state)
     run.step()
-    assert state["target"]["mean"].equal(mean)
+    twin.step()
+    assert all(state["target"][name].equal(before[name]) for name in names)
 
 
 def test_a_model_without_parameters_is_refused() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from psserver import Model, ParameterServer, Plan, ServerOptions
+from psserver import Model, ParameterServer, Plan, RuleOptions, ServerOptions
 from psserver.errors import ServerLostError
 from tests.psserver.conftest import Rows
 from tests.psserver.running import Running, together, until
@@ -35,8 +35,9 @@ class Run(Running):
             Model(np.ones(50, np.float32), np.zeros(0, np.float32), Gradient(TASK, Shard(0, 1, 0), CPU).layout.digest),
             Plan(UPDATES, 1, 0, curvature_every=7),
             build(tuner, 50, UPDATES, 0),
-            options=ServerOptions(**options),  # type: ignore[arg-type]
-            record=self.rows,
+            RuleOptions("momentum_sgd"),
+            ServerOptions(**options),  # type: ignore[arg-type]
+            self.rows,
         )
 
     def client(self, role: str = "worker", patience: float = 60.0) -> ParameterClient:
