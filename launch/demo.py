@@ -1,4 +1,4 @@
-"""`yfps demo`: one story in four short runs on real data, told by what they measured."""
+"""`yfps demo`: one story in five short runs on real data, told by what they measured."""
 
 from __future__ import annotations
 
@@ -37,11 +37,16 @@ SCENES = (
         "16, closed by lag",
         ("tuner.loop=closed", "tuner.estimator=lag", "tuner.gain=0.05"),
     ),
+    Scene(
+        "5-sixteen-untuned",
+        "16, nothing tuned",
+        ("rule.name=adam", "tuner.target=distance", "tuner.loop=both", "tuner.momentum=0.8"),
+    ),
 )
 
 
 def main(run_dir: Path) -> int:
-    """Make the four runs in `run_dir` and the report that compares them; print what they measured."""
+    """Make the runs in `run_dir` and the report that compares them; print what they measured."""
     console = Console()
     runs: list[tuple[Scene, Run]] = []
     for scene in SCENES:

@@ -92,7 +92,8 @@ def _sentence(alone: dict[str, Entry], here: dict[str, Entry]) -> str:
         f"{_CLAIM} over Adam. Over Adam tuned with sixteen workers ({_setting(here[ADAM])}) it is "
         f"{ratio(closed.speedups(here[ADAM]))}. The default, with nothing tuned, has a speedup of "
         f"{ratio(alone[DEFAULT].speedups(alone[ADAM]))} over Adam tuned on one worker and of "
-        f"{ratio(here[DEFAULT].speedups(here[ADAM]))} over Adam tuned with sixteen. The lowest loss of all, {spread(best.lows)}, has {best.label} "
+        f"{ratio(here[DEFAULT].speedups(here[ADAM]))} over Adam tuned with sixteen. The lowest "
+        f"loss of all, {spread(best.lows)}, has {best.label} "
         f"({_setting(best)}), tuned with sixteen workers."
     )
 
