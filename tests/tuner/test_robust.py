@@ -36,7 +36,7 @@ def network(x: Tensor, t: int) -> tuple[float, Tensor]:
 
 def train(task: Gradient, scale: float, delay: int = 0, updates: int = 500) -> tuple[list[Tensor], Tensor, Tensor]:
     """The versions, α and μ* of a run on `scale` times the loss, loop open."""
-    tuner = build(TunerOptions(loop="open"), 50, updates, 0)
+    tuner = build(TunerOptions(target="yellowfin", loop="open"), 50, updates, 0)
     xs = [torch.randn(50, generator=torch.Generator().manual_seed(0))]
     found, whole, chosen = [], slice(0, 50), []
     tuner.record(0, xs[0])

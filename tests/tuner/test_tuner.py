@@ -121,7 +121,7 @@ def test_a_restored_tuner_continues_bit_exactly(target: Any, loop: Any, steps: i
 
 def test_estimators_beside_say_what_they_would_in_use_and_steer_nothing() -> None:
     names: tuple[Any, ...] = ("median", "lag", "regression")
-    runs = [Run(build(TunerOptions(target="constant", estimator=name), SIZE, 60, 0)) for name in names]
+    runs = [Run(build(TunerOptions(target="constant", loop="closed", estimator=name), SIZE, 60, 0)) for name in names]
     options = TunerOptions(target="constant", estimator="lag", beside=names, loop="open")
     together = Run(build(options, SIZE, 60, 0))
     for run in runs:  # the same trajectory for all: that of the loop left open
@@ -134,14 +134,20 @@ def test_estimators_beside_say_what_they_would_in_use_and_steer_nothing() -> Non
 
 
 def test_every_third_update_is_measured_and_the_others_say_nothing() -> None:
-    run = Run(build(TunerOptions(every=3, estimator="lag", beside=("median",)), SIZE, 60, 0))
+    run = Run(
+        build(
+            TunerOptions(target="yellowfin", loop="closed", every=3, estimator="lag", beside=("median",)), SIZE, 60, 0
+        )
+    )
     said = [(run.step(1)[1], run.tuner.measured_beside["median"]) for _ in range(12)]
     assert [one is not None for one, _ in said] == [True, False, False] * 4
     assert [two is not None for _, two in said] == [False, False, False] + [True, False, False] * 3
 
 
 def test_without_the_robust_rule_there_is_no_guard_and_losses_are_not_heard() -> None:
-    published, plain = (Run(build(TunerOptions(robust=False), SIZE, 60, 0)) for _ in range(2))
+    published, plain = (
+        Run(build(TunerOptions(target="yellowfin", loop="closed", robust=False), SIZE, 60, 0)) for _ in range(2)
+    )
     for t in range(40):
         published.tuner.hear(10.0 + t)
         assert published.step(2) == plain.step(2)
