@@ -207,7 +207,7 @@ def build(options: TunerOptions, size: int, updates: int, seed: int) -> Tuner:
     """
     if size < 1:
         raise ValueError(f"size: expected at least 1 parameter, got {size}")
-    guarded = options.target == "yellowfin" and options.robust and options.loop != "both"  # which sees to it
+    guarded = options.target == "yellowfin" and options.robust
     return Tuner(
         _target(options, size, updates),
         _loop(options),

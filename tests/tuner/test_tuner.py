@@ -62,8 +62,8 @@ def test_every_target_with_every_loop_descends_and_measures_its_momentum(target:
 def test_the_open_loop_applies_the_target_and_the_closed_one_starts_at_zero() -> None:
     opened = Run(build(TunerOptions(target="constant", loop="open"), SIZE, 10, 0)).step()[0]
     closed = Run(build(TunerOptions(target="constant", loop="closed"), SIZE, 10, 0)).step()[0]
-    assert (opened.momentum, opened.target_momentum) == (0.9, 0.9)
-    assert (closed.momentum, closed.target_momentum) == (0.0, 0.9)
+    assert (opened.momentum, opened.target_momentum) == (0.8, 0.8)
+    assert (closed.momentum, closed.target_momentum) == (0.0, 0.8)
 
 
 @pytest.mark.parametrize("target", EVERY)
