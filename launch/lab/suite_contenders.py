@@ -36,6 +36,10 @@ _PINNED: Settings = {
     "tuner.sample": 2048,
     "tuner.history": 256,
     "tuner.robust": False,
+    "tuner.every": 1,
+    "tuner.beside": [],
+    "tuner.curvature": "gradient-norm",
+    "tuner.curvature_every": 20,
 }
 
 

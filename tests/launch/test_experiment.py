@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from launch.experiment import Experiment, TaskSection, TrainSection, load_experi
 from launch.overrides import parse_override
 from launch.shipped import question, shipped_configs
 from psserver.errors import ConfigurationError
+from psserver.options import RuleOptions
 
 SMALL = '[task]\nfunction = "worker.zoo.quadratic:quadratic"\n'
 
@@ -44,7 +46,20 @@ def test_a_written_experiment_reads_back_equal(name: str, tmp_path: Path) -> Non
 
 def test_defaults_fill_what_the_file_leaves_out(small: Path) -> None:
     experiment = load_experiment(small)
-    assert (experiment.name, experiment.train.workers, experiment.rule.name) == ("small", 4, "momentum_sgd")
+    assert (experiment.name, experiment.train.workers) == ("small", 4)
+    assert (experiment.rule.name, experiment.rule.beta2) == ("adam", 0.95)
+    assert (experiment.tuner.target, experiment.tuner.loop) == ("distance", "both")
+
+
+@pytest.mark.parametrize("name", get_args(get_type_hints(RuleOptions)["name"]))
+def test_the_distance_target_goes_with_rules_of_adams_kind_only(name: str, small: Path) -> None:
+    settings = [f"rule.name={name}"]
+    if name in ("adam", "adamw"):
+        assert load_experiment(small, settings).tuner.target == "distance"
+    else:
+        with pytest.raises(ConfigurationError, match=f"tuner.target: expected one that fits rule.name '{name}'"):
+            load_experiment(small, settings)
+    assert load_experiment(small, [*settings, "tuner.target=constant"]).rule.name == name
 
 
 def test_settings_win_over_the_file_and_later_ones_over_earlier_ones(small: Path) -> None:

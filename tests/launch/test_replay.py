@@ -22,6 +22,8 @@ from psserver.errors import ConfigurationError
 
 SMALL = ["train.workers=4", "train.updates=40", "checkpoint.every=20", "evaluate.every=0"]
 QUADRATIC = [*SMALL, "task.arguments.size=30"]
+PLAIN = ["rule.name=adam", "tuner.target=distance", "tuner.loop=both", "tuner.lr_factor=1.0"]
+"""What is the default, said to experiments that say otherwise."""
 
 TASK = '''
     """Digits row by row through a recurrent layer; batch 3 of worker 2 is spoilt where that is asked for."""
@@ -79,6 +81,9 @@ def edit(path: Path, number: int, change: Callable[[dict[str, Any]], object]) ->
 @pytest.mark.parametrize(
     "settings",
     [
+        ["simulate.staleness=memoryless", *PLAIN],
+        ["simulate.staleness=gamma", *PLAIN, "rule.name=adamw", "rule.weight_decay=0.1", "rule.staleness=gap-aware"],
+        ["server.mode=synchronous", "train.workers=2", *PLAIN, "rule.weight_decay=1e-3"],
         ["simulate.staleness=memoryless", "rule.staleness=gap-aware"],
         ["simulate.staleness=none", "rule.name=adam", "rule.weight_decay=1e-3"],
         ["server.mode=synchronous", "train.workers=2", "rule.name=nesterov"],
@@ -98,6 +103,9 @@ def edit(path: Path, number: int, change: Callable[[dict[str, Any]], object]) ->
         ["server.mode=synchronous", "train.workers=2", "tuner.curvature=hessian", "rule.weight_decay=1e-3"],
     ],
     ids=[
+        "the defaults",
+        "the defaults, decayed",
+        "the defaults in rounds",
         "memoryless",
         "adam",
         "synchronous",
@@ -124,7 +132,7 @@ def test_a_simulated_run_is_identical(settings: list[str], tmp_path: Path) -> No
 
 
 def test_discarded_gradients_are_left_out_but_move_a_recurrent_state_on(recurrent: Path, tmp_path: Path) -> None:
-    threshold = ["rule.staleness=threshold", "rule.delay_threshold=3", "rule.name=dana_slim"]
+    threshold = ["rule.staleness=threshold", "rule.delay_threshold=3", "rule.name=dana_slim", "tuner.target=yellowfin"]
     run = simulate(recurrent, tmp_path / "run", settings=[*SMALL, *threshold])
     rejected = run.summary["pushes_rejected"]
     assert rejected > 0
@@ -212,7 +220,8 @@ def test_of_a_push_that_was_not_finite_it_says_whose(carry: bool, recurrent: Pat
 
 
 def test_a_measured_curvature_is_taken_from_the_record_and_its_change_is_found(tmp_path: Path) -> None:
-    settings = [*QUADRATIC, "tuner.curvature=hessian", "tuner.curvature_every=4"]
+    settings = [*QUADRATIC, "tuner.target=yellowfin", "tuner.curvature=hessian", "tuner.curvature_every=4"]
+    settings += ["rule.name=momentum_sgd", "tuner.loop=closed"]
     run = simulate("quadratic", tmp_path / "run", settings=settings)
     rows = [json.loads(line) for line in (run.path / "arrivals.jsonl").read_text().splitlines()]
     measured = [number for number, row in enumerate(rows) if "curvature" in row]
@@ -240,6 +249,7 @@ def test_a_recurrent_step_that_the_record_lacks_is_told(recurrent: Path, tmp_pat
 def test_of_a_run_that_diverged_it_says_where_and_by_what(mode: str, tmp_path: Path) -> None:
     settings = [
         *QUADRATIC,
+        "rule.name=momentum_sgd",
         "tuner.target=constant",
         "tuner.learning_rate=1e6",
         "tuner.loop=open",

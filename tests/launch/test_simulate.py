@@ -16,7 +16,7 @@ from launch.supervisor import RunFailed
 from psserver import load_checkpoint
 from worker import Shard, Task
 
-CONSTANT = ["tuner.target=constant", "tuner.loop=open", "tuner.lr_factor=1.0"]
+CONSTANT = ["rule.name=momentum_sgd", "tuner.target=constant", "tuner.loop=open", "tuner.lr_factor=1.0"]
 
 
 def files(run: Run) -> dict[str, bytes]:
@@ -190,7 +190,7 @@ def test_synchronous_rounds_are_one_worker_with_the_mean_gradient(tmp_path: Path
 
 
 def test_adam_without_staleness_is_torchs(tmp_path: Path) -> None:
-    settings = [*CONSTANT, "rule.name=adam", "tuner.learning_rate=0.01", "tuner.momentum=0.9"]
+    settings = [*CONSTANT, "rule.name=adam", "rule.beta2=0.999", "tuner.learning_rate=0.01", "tuner.momentum=0.9"]
     experiment = load_experiment("digits_async16", [*settings, "train.workers=1", "train.updates=100"])
     run = simulate(experiment, tmp_path / "run", staleness="none")
     task = make_task(experiment)

@@ -162,10 +162,13 @@ SLOW_EXPERIMENT = """
     updates = 300
     workers = 4
     seed = 3
+    [rule]
+    name = "momentum_sgd"
     [tuner]
     target = "constant"
     learning_rate = 0.02
     momentum = 0.5
+    loop = "closed"
     [evaluate]
     every = 0
     [checkpoint]

@@ -13,7 +13,9 @@ import pytest
 LARGE, SMALL = 1_730_714, 100_000  # the first is ResNet-110's
 WORKERS = 2
 SLOTS = WORKERS + 3
-OTHER = WORKERS + 6  # a gradient of each worker, the tuner's averages, what is copied for a checkpoint
+OTHER = WORKERS + 6  # a gradient of each worker, what the tuner and the rule keep, what is copied for a checkpoint
+PLAIN = ["tuner.target=distance", "tuner.loop=both", "rule.name=adam"]
+YELLOWFIN = ["tuner.target=yellowfin", "tuner.loop=closed", "rule.name=momentum_sgd"]
 CHEAP = """
 import itertools, torch
 from worker import Task
@@ -38,14 +40,15 @@ def imported_torch() -> int:
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize(("size", "updates"), [(LARGE, 300), (SMALL, 5_000)])
+@pytest.mark.parametrize("tuning", [PLAIN, YELLOWFIN], ids=["plain", "yellowfin"])
 def test_the_server_holds_its_versions_and_little_else_and_does_not_grow(
-    size: int, updates: int, start: Any, tmp_path: Path, slow: Path, records: Any
+    tuning: list[str], size: int, updates: int, start: Any, tmp_path: Path, slow: Path, records: Any
 ) -> None:
     (tmp_path / "cheap.py").write_text(CHEAP)
     run = records(tmp_path / "run")
     settings = ["task.function=cheap.py:cheap", f"task.arguments.size={size}", f"train.workers={WORKERS}"]
     settings += [f"train.updates={updates + 50}", f"checkpoint.every={updates // 5}", "launch.evaluator=false"]
-    options = [word for setting in [*settings, "tuner.target=yellowfin"] for word in ("--set", setting)]
+    options = [word for setting in [*settings, *tuning] for word in ("--set", setting)]
     train = start("train", slow, "--run-dir", run.folder, *options)
     baseline = imported_torch()
     sizes: dict[int, int] = {}

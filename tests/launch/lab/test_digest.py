@@ -11,10 +11,13 @@ from pydantic.dataclasses import dataclass as checked
 from launch import load_experiment
 from launch.experiment import Experiment
 from launch.lab import digest as module
-from launch.lab.comparison import SEEDS
+from launch.lab.comparison import SEEDS, Arena
+from launch.lab.contenders import ADAM, CLOSED
+from launch.lab.contenders import baselines as article_baselines
 from launch.lab.digest import digest
-from launch.lab.suite_contenders import PUBLISHED, baselines, untuned
+from launch.lab.suite_contenders import PUBLISHED, SGD, baselines, untuned
 from launch.lab.suite_tasks import settings_of, tasks
+from launch.lab.workloads import workload
 from tuner.options import TunerOptions
 
 
@@ -30,8 +33,26 @@ def of(kind: type[Experiment], **tuner: Any) -> str:
     return digest(kind.model_validate({"task": {"function": "a:b"}, "tuner": tuner}), "simulate")
 
 
+THEN = [
+    "rule.name=momentum_sgd", "rule.beta2=0.999", "tuner.target=yellowfin", "tuner.loop=closed", "tuner.robust=false",
+]  # fmt: skip
+"""What were the defaults when digests began, where they are others now."""
+
+
 def test_a_digest_is_what_it_always_was() -> None:
-    assert digest(load_experiment("quadratic"), "simulate") == "80fe16e79329"
+    assert digest(load_experiment("quadratic", THEN), "simulate") == "80fe16e79329"
+    assert digest(load_experiment("quadratic"), "simulate") != "80fe16e79329"
+
+
+def test_points_of_the_baselines_are_what_they_always_were() -> None:
+    setting = settings_of(tasks("small")[0], "small")[0]
+    sgd, adam = (setting.arena.point(one, one.candidates[0], SEEDS[0]).key for one in baselines(setting, "small"))
+    published = [setting.arena.point(one, {}, SEEDS[0]).key for one in untuned(["yellowfin"], setting)]
+    arena = Arena(workload("cifar100", "small"), 16)
+    article = {one.label: arena.point(one, one.candidates[0], SEEDS[0]).key for one in article_baselines("small")}
+    assert (sgd, adam) == ("8670d8184765", "1590954a7294")
+    assert published == ["91f05614707e", "07b918a660f9"]
+    assert (article[SGD], article[ADAM], article[CLOSED]) == ("eccccd557d5f", "e1ee2cd2267c", "043f9a0c2a6c")
 
 
 def test_an_option_that_comes_later_changes_digests_only_where_it_is_used() -> None:

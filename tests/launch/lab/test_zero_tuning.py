@@ -31,8 +31,9 @@ def speed(point: Point) -> float:
     experiment = point.experiment
     tuner = experiment.tuner
     if tuner.target == "yellowfin":
-        pinned = point.name.startswith("YellowFin")
-        return 0.5 if pinned else 2.0 if tuner.loop == "closed" else 1.0
+        return 0.5
+    if tuner.target == "distance":
+        return 2.0 if tuner.loop == "both" else 1.0
     best = 1e-2 if experiment.rule.name == "adam" else 0.1
     return 1.0 / (1.0 + abs(np.log(tuner.learning_rate / best))) / (1.0 + abs(tuner.momentum))
 
