@@ -147,7 +147,9 @@ def loop_points(scale: Scale) -> list[Point]:
         Point("quadratic, simulated", seen),
         Point("quadratic, real processes", seen, "train"),
         Point("noisy quadratic, simulated", quadratic(0.3, 0.04, long, 10.0, closed)),
-        Point("digits, YellowFin's target, simulated", load_experiment("digits_async16", [*_SGD, f"train.updates={long}"])),
+        Point(
+            "digits, YellowFin's target, simulated", load_experiment("digits_async16", [*_SGD, f"train.updates={long}"])
+        ),
     ]
 
 

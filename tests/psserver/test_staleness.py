@@ -82,7 +82,9 @@ def test_compensation_finds_the_gradient_where_the_squared_gradient_is_the_curva
 
 
 def test_three_workers_by_hand_with_the_inverse_rate(make_server: ServerFactory) -> None:
-    server = make_server(workers=3, rule=RuleOptions("momentum_sgd", staleness="inverse"), learning_rate=0.25, momentum=0.0)
+    server = make_server(
+        workers=3, rule=RuleOptions("momentum_sgd", staleness="inverse"), learning_rate=0.25, momentum=0.0
+    )
     workers = [Talker(server, key) for key in "abc"]
     for worker in workers:
         worker.pull()

@@ -36,7 +36,9 @@ def test_a_gradient_is_discarded_from_the_threshold_on_and_every_other_is_applie
 def test_a_run_with_every_second_gradient_discarded_is_no_failure_and_the_worker_is_told_of_once(
     make_server: ServerFactory, rows: Rows
 ) -> None:
-    server = make_server(workers=2, rule=RuleOptions("momentum_sgd", staleness="threshold", delay_threshold=1), updates=60)
+    server = make_server(
+        workers=2, rule=RuleOptions("momentum_sgd", staleness="threshold", delay_threshold=1), updates=60
+    )
     workers = [Talker(server, key) for key in "ab"]
     for worker in workers:
         worker.pull()

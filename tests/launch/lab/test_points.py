@@ -13,7 +13,13 @@ from launch.lab.hand import write_outcome
 from launch.lab.points import Outcome, Point, alone, forget, run_points
 from psserver.errors import ConfigurationError, TaskError
 
-SETTINGS = ["rule.name=momentum_sgd", "tuner.target=constant", "tuner.loop=open", "train.updates=30", "evaluate.every=10"]
+SETTINGS = [
+    "rule.name=momentum_sgd",
+    "tuner.target=constant",
+    "tuner.loop=open",
+    "train.updates=30",
+    "evaluate.every=10",
+]
 
 
 def experiment(*settings: str) -> Experiment:
