@@ -25,8 +25,8 @@ POWER = 1.5  # the learning rate falls as (1 − t/T)^1.5 over the run's T updat
 class LearntDistance:
     """α_t = 1.4 d_t · min(1, (t+1)/40) · (1 − t/T)^1.5, for a rule whose steps are as long as α in every coordinate.
 
-    d estimates the largest distance of any coordinate to the optimum. With k = (1 − β3) (d/d_0)² α_t/(1.4 d_t), g the
-    gradient that was computed at version v, and x_v, which must still be known (or a replay would count otherwise):
+    d estimates the largest distance of any coordinate to the optimum. With k = (1 − β3) (d/d_0)² α_t/(1.4 d_t) and g
+    the gradient that was computed at version v, which must still be known (or a replay would count otherwise):
 
         r ← β3 r + k ⟨g, x_0 − x_v⟩,   s ← β3 s + k g,   d ← max(d, min(r / ‖s‖₁, 1.02 d)).
 

@@ -178,21 +178,25 @@ def test_a_gradient_that_cannot_be_compensated_leaves_everything_as_it_was() -> 
     assert torch.equal(stale.trajectory.current.tensor, before)
 
 
-@pytest.mark.parametrize("correction", ["none", *CORRECTIONS])
+DISTANCE = TunerOptions(target="distance", loop="both")
+
+
+@pytest.mark.parametrize("correction", ["none", *CORRECTIONS, "target"])
 def test_a_gradient_is_refused_only_if_its_version_is_needed_and_gone(
     correction: str, make_server: ServerFactory, rows: Rows
 ) -> None:
-    rule: RuleOptions = options(staleness=correction)
-    first = make_server(workers=2, rule=rule)
+    rule: RuleOptions = options(staleness="none" if correction == "target" else correction, name="adam")
+    tuner = DISTANCE if correction == "target" else None
+    first = make_server(workers=2, rule=rule, tuner=tuner)
     slow, fast = Talker(first, "slow"), Talker(first, "fast")
     slow.pull()
     fast.pull()
     for _ in range(5):
         fast.push(1.0)
-    second = make_server(workers=2, rule=rule, resume=first.state_dict())
+    second = make_server(workers=2, rule=rule, tuner=tuner, resume=first.state_dict())
     slow, fast = Talker(second, "slow", 0), Talker(second, "fast", 1)
     gone = slow.push(1.0, session=first.session, version=0)
     kept = fast.push(1.0, session=first.session, version=4)
-    assert isinstance(gone, Refusal) == (correction in ("delay-compensated", "gap-aware"))
+    assert isinstance(gone, Refusal) == (correction in ("delay-compensated", "gap-aware", "target"))
     assert isinstance(kept, Parameters)
     assert rows.refusals == [] or rows.refusals[-1][-1] == "stale"

@@ -30,7 +30,7 @@ def run(cifar_data: Path, program: Any, tmp_path_factory: pytest.TempPathFactory
     memory = Path(tempfile.mkdtemp(dir="/dev/shm", prefix="test-"))
     settings = [
         *("task.arguments.batch=8", "task.arguments.evaluate_examples=2000"),
-        *(f"train.updates={UPDATES}", f"server.shared_memory_dir={memory}"),
+        *(f"train.updates={UPDATES}", f"server.shared_memory_dir={memory}", "tuner.robust=false"),
     ]
     options = [word for setting in settings for word in ("--set", setting)]
     where = ["--data-dir", cifar_data, "--run-dir", folder / "run"]

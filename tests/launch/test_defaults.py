@@ -1,0 +1,44 @@
+"""What one gets who says nothing but the task: it learns, with and without staleness, and can be made again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from launch import Experiment, load_experiment, simulate
+from launch.replay import replay
+
+UPDATES = 300
+
+
+def nothing_but_the_task(folder: Path) -> Experiment:
+    path = folder / "plain.toml"
+    path.write_text('[task]\nfunction = "worker.zoo.digits:cnn"\n')
+    return load_experiment(path, [f"train.updates={UPDATES}", "train.workers=16"])
+
+
+def test_sixteen_workers_in_turn_learn_digits_and_the_run_can_be_made_again(tmp_path: Path) -> None:
+    run = simulate(nothing_but_the_task(tmp_path), tmp_path / "run")
+    losses = np.array([row["loss"] for row in run.metrics])
+    assert run.summary["mean_staleness"] == pytest.approx(15, abs=0.5)
+    assert np.isfinite(losses).all()
+    assert losses.max() < 1.5 * losses[:16].mean(), "it never diverges on the way"
+    assert losses[-16:].mean() < 1.0, "one gradient of each worker"
+    assert run.summary["last_eval"]["loss"] < 1.0
+    assert run.summary["pushes_rejected"] == 0
+    found = replay(run.path)
+    assert (found.difference, found.updates, found.checkpoints) == (None, UPDATES, [UPDATES])
+
+
+@pytest.mark.parametrize("staleness", ["none", "memoryless", "stragglers"])
+def test_with_other_staleness_it_learns_too(staleness: Any, tmp_path: Path) -> None:
+    run = simulate(nothing_but_the_task(tmp_path), tmp_path / "run", staleness)
+    assert run.summary["final_train_loss"] < 1.0
+    rows = run.metrics
+    assert rows[-1]["learning_rate"] < 0.01 * max(row["learning_rate"] for row in rows), "it falls to nothing"
+    least = {"none": 0.9, "memoryless": 0.75, "stragglers": -0.3}[staleness]
+    assert all(least <= row["momentum"] <= row["target_momentum"] == 0.9 for row in rows)
+    assert (run.summary["momentum_min"] < 0.85) == (staleness != "none")
