@@ -77,7 +77,7 @@ CLOSED_SGD, CLOSED_ADAM, DEFAULT = "closed-loop SGD", "closed-loop Adam", "defau
 def yellowfin(loop: str = "open", estimator: str = "median") -> Contender:
     """YellowFin, with nothing to be tuned."""
     label = OPEN if loop == "open" else CLOSED if estimator == "median" else LAG
-    published = {**_ALWAYS, "rule.name": "momentum_sgd", "tuner.target": "yellowfin"}
+    published = {**_ALWAYS, "rule.name": "momentum_sgd", "tuner.target": "yellowfin", MU: 0.9}
     return Contender(label, {**published, "tuner.loop": loop, "tuner.estimator": estimator})
 
 

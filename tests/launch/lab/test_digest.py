@@ -35,6 +35,7 @@ def of(kind: type[Experiment], **tuner: Any) -> str:
 
 THEN = [
     "rule.name=momentum_sgd", "rule.beta2=0.999", "tuner.target=yellowfin", "tuner.loop=closed", "tuner.robust=false",
+    "tuner.momentum=0.9",
 ]  # fmt: skip
 """What were the defaults when digests began, where they are others now."""
 
