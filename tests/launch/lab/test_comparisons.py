@@ -97,11 +97,11 @@ def test_sixteen_workers_are_compared_with_baselines_tuned_both_ways(lab: Lab) -
     finding = ASYNC_CIFAR100.run(lab)
     assert finding.agrees is True
     kinds = [row[0] for row in finding.table.rows]
-    assert kinds == ["synchronously"] * 12 + ["asynchronously"] * 12
+    assert kinds == ["synchronously"] * 13 + ["asynchronously"] * 13
     settings = {(row[0], row[1]): row[2] for row in finding.table.rows}
     assert settings["asynchronously", ADAM].startswith("β1 −0.5") or "β1 0" in settings["asynchronously", ADAM]
     assert settings["synchronously", CLOSED] == "nothing tuned"
-    assert len(finding.data["runs"].rows) == 2 * 12 * 3
+    assert len(finding.data["runs"].rows) == 2 * 13 * 3
     assert "YellowFin, closed" in written(lab, finding)
 
 
