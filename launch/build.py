@@ -53,14 +53,14 @@ def make_server(
 
     Raises CheckpointError when there is nothing to resume from, it is another model's, or the disk is full.
     """
-    train = experiment.train
+    train, tuner = experiment.train, experiment.tuner
     state = _state(run_dir, model) if resume and run_dir is not None else None
     record = RunRecord(run_dir, state["version"] if state else None) if run_dir is not None else None
     try:
         server = ParameterServer(
             model,
-            Plan(train.updates, train.workers, train.seed, experiment.tuner.measure_every),
-            build_tuner(experiment.tuner, model.parameters.size, train.updates, train.seed),
+            Plan(train.updates, train.workers, train.seed, tuner.measure_every, tuner.search_every),
+            build_tuner(tuner, model.parameters.size, train.updates, train.seed),
             experiment.rule,
             experiment.server,
             record,

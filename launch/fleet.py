@@ -66,9 +66,10 @@ class VirtualWorker:
         report = self._step % every == 1 % every and gradient.layout.buffer_size > 0
         buffers = gradient.buffers() if report else None
         session, fresh = self.welcome.session, gradient.restarted
-        wanted = due(self._step, self.welcome.worker, self.welcome.curvature_every)
-        curvature = gradient.curvature() if wanted else None
-        push = Push(session, self._step, given.version, loss, out.numpy(), buffers, fresh, curvature)
+        rank, welcome = self.welcome.worker, self.welcome
+        curvature = gradient.curvature() if due(self._step, rank, welcome.curvature_every) else None
+        distance = gradient.distance() if due(self._step, rank, welcome.distance_every) else None
+        push = Push(session, self._step, given.version, loss, out.numpy(), buffers, fresh, curvature, distance)
         self.take(self._server.handle(self.key, push))
 
 

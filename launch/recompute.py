@@ -14,7 +14,7 @@ from launch.build import initial_model, make_task
 from launch.experiment import Experiment
 from launch.process import worker_threads
 from launch.trace import ArrivalRow
-from psserver.gate import Contribution, all_finite, mean_curvature, mean_gradient
+from psserver.gate import Contribution, all_finite, mean_curvature, mean_distance, mean_gradient
 from psserver.metrics import Arrival
 from psserver.rules import make_rule
 from psserver.trajectory import Trajectory
@@ -93,16 +93,19 @@ class Recomputation:
     def apply(self, round_: Sequence[Computed]) -> Update | None:
         """The update of a round; None when its gradient is not finite, and then nothing has changed."""
         contributions = [
-            Contribution(Arrival(c.row.worker, c.row.step, c.row.fresh, c.row.curvature), c.loss, c.gradient)
+            Contribution(
+                Arrival(c.row.worker, c.row.step, c.row.fresh, c.row.curvature, c.row.distance), c.loss, c.gradient
+            )
             for c in round_
         ]
         torch.set_num_threads(1)  # the server's
         gradient = mean_gradient(contributions) if len(contributions) > 1 else contributions[0].gradient
-        curvature = mean_curvature([contribution.arrival for contribution in contributions])
+        arrivals = [contribution.arrival for contribution in contributions]
+        curvature, distance = mean_curvature(arrivals), mean_distance(arrivals)
         try:
             worker = 0 if self._synchronous else round_[0].row.worker
             loss = sum(c.loss for c in round_) / len(round_)
-            update = self._updater.apply(gradient, round_[0].row.version, loss, curvature, worker)
+            update = self._updater.apply(gradient, round_[0].row.version, loss, curvature, worker, distance)
         except NonFiniteGradient:
             return None
         self._keep()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -21,6 +22,7 @@ class ArrivalRow:
     fresh:   the worker's recurrent state began anew with it.
     refused: why it was not applied; None when it was.
     curvature: what the worker measured of the Hessian with it; None when it did not.
+    distance:  what it found by a line search with it; None when it did not.
     """
 
     update: int
@@ -30,6 +32,7 @@ class ArrivalRow:
     fresh: bool
     refused: str | None
     curvature: tuple[float, float] | None = None
+    distance: float | None = None
 
 
 def read_arrivals(path: Path) -> list[ArrivalRow]:
@@ -45,17 +48,28 @@ def read_arrivals(path: Path) -> list[ArrivalRow]:
 
 
 def _row(file: Path, number: int, row: dict[str, Any]) -> ArrivalRow:
-    names = [field.name for field in fields(ArrivalRow) if field.name != "curvature"]
+    names = [field.name for field in fields(ArrivalRow) if field.name not in ("curvature", "distance")]
     counts = (row.get(name) for name in ("update", "worker", "step", "version"))
     whole = all(isinstance(count, int) and count >= 0 for count in counts)
     if not whole or not isinstance(row.get("fresh"), bool) or not isinstance(row.get("refused", ""), str | None):
         raise ConfigurationError(f"{file}, line {number}: expected {', '.join(names)}, got {row}")
-    measured = row.get("curvature")
+    where = f"{file}, line {number}"
+    curvature, distance = _curvature(where, row.get("curvature")), _distance(where, row.get("distance"))
+    return ArrivalRow(**{name: row[name] for name in names}, curvature=curvature, distance=distance)
+
+
+def _curvature(where: str, measured: object) -> tuple[float, float] | None:
     if measured is None:
-        return ArrivalRow(**{name: row[name] for name in names})
+        return None
     if not isinstance(measured, list) or len(measured) != 2 or not all(isinstance(value, float) for value in measured):
-        raise ConfigurationError(f"{file}, line {number}: expected a curvature of two numbers, got {measured}")
-    return ArrivalRow(**{name: row[name] for name in names}, curvature=(measured[0], measured[1]))
+        raise ConfigurationError(f"{where}: expected a curvature of two numbers, got {measured}")
+    return measured[0], measured[1]
+
+
+def _distance(where: str, searched: object) -> float | None:
+    if searched is None or (isinstance(searched, float) and 0.0 < searched < math.inf):
+        return searched
+    raise ConfigurationError(f"{where}: expected a distance above 0, got {searched}")
 
 
 class Trace:

@@ -31,12 +31,14 @@ class Plan:
     """How far: the run ends with version `updates`; `workers` are expected; `seed` is given to each of them.
 
     curvature_every: pushes of a worker between two measurements of curvature; 0 for none.
+    distance_every:  pushes of a worker between two line searches for the distance; 0 for none.
     """
 
     updates: int
     workers: int
     seed: int = 0
     curvature_every: int = 0
+    distance_every: int = 0
 
 
 class Admission:
@@ -103,4 +105,5 @@ class Admission:
             heartbeat=min(self._options.heartbeat_timeout / 4, 5.0),
             buffers_every=self._options.buffers_every,
             curvature_every=self._plan.curvature_every,
+            distance_every=self._plan.distance_every,
         )

@@ -103,6 +103,12 @@ def mean_curvature(arrivals: Sequence[Arrival]) -> tuple[float, float] | None:
     return sum(h_max for h_max, _ in measured) / len(measured), sum(h_mean for _, h_mean in measured) / len(measured)
 
 
+def mean_distance(arrivals: Sequence[Arrival]) -> float | None:
+    """Mean of the distances that were searched for with these pushes; None if there were none."""
+    searched = [arrival.distance for arrival in arrivals if arrival.distance is not None]
+    return sum(searched) / len(searched) if searched else None
+
+
 def all_finite(gradient: Tensor) -> bool:
     """Whether every value is finite; one pass, and a second one only when the sum of squares overflows."""
     total = float(torch.dot(gradient, gradient))

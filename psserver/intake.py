@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from psserver.gate import Contribution, Gate, all_finite, mean_curvature, mean_gradient
+from psserver.gate import Contribution, Gate, all_finite, mean_curvature, mean_distance, mean_gradient
 from psserver.journal import Journal
 from psserver.members import Member
 from psserver.metrics import Arrival
@@ -84,7 +84,7 @@ class Intake:
     def take(self, member: Member, push: Push) -> Refusal | None:
         """Apply a push that was judged good, or add it to the round."""
         member.staleness = self.version - push.version
-        arrival = Arrival(member.number, push.step, push.fresh, push.curvature)
+        arrival = Arrival(member.number, push.step, push.fresh, push.curvature, push.distance)
         gradient = _tensor(push.gradient)
         if not self._gate.synchronous:
             return self._update(gradient, push.version, push.loss, [arrival], member.number)
@@ -110,7 +110,8 @@ class Intake:
         self, gradient: torch.Tensor, version: int, loss: float, arrivals: list[Arrival], worker: int = 0
     ) -> Refusal | None:
         try:
-            update = self._updater.apply(gradient, version, loss, mean_curvature(arrivals), worker)
+            curvature, distance = mean_curvature(arrivals), mean_distance(arrivals)
+            update = self._updater.apply(gradient, version, loss, curvature, worker, distance)
         except NonFiniteGradient:
             return _NOT_FINITE
         self._journal.update(update, version, loss, arrivals)

@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 
 Count: TypeAlias = Annotated[int, Field(ge=0)]
 Number: TypeAlias = Annotated[float, Field(allow_inf_nan=False)]
 Curvature: TypeAlias = tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], Number]
+Length: TypeAlias = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Text: TypeAlias = Annotated[str, Field(max_length=20_000)]
 Name: TypeAlias = Annotated[str, Field(max_length=200)]
 Role: TypeAlias = Literal["worker", "evaluator", "watcher"]
@@ -56,7 +57,8 @@ class Welcome:
 
     session names this life of the server; gradient is the worker's slot, None when payloads travel as frames;
     heartbeat is the interval in seconds; buffers_every counts the pushes between two reports of buffers,
-    curvature_every those between two measurements of curvature (0: none is wanted).
+    curvature_every those between two measurements of curvature, distance_every those between two line searches (0: none
+    is wanted).
     """
 
     session: Name
@@ -70,6 +72,7 @@ class Welcome:
     heartbeat: Number
     buffers_every: Count
     curvature_every: Count = 0
+    distance_every: Count = 0
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ class Push:
 
     fresh: the worker's recurrent state began anew with this push (False for a task that keeps none).
     curvature: largest magnitude of an eigenvalue, and mean of the diagonal, of the Hessian of the same loss; or None.
+    distance: length at which the same loss is least along −gradient, by a line search; or None.
     A loss or gradient that is not finite passes the wire and is refused by the server, so that it is counted.
     """
 
@@ -89,6 +93,7 @@ class Push:
     buffers: Vector | None
     fresh: bool = False
     curvature: Curvature | None = None
+    distance: Length | None = None
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,14 @@ _FILES = ("metrics", "arrivals", "evaluations", "events")
 class Arrival:
     """A push: step `step` of worker `worker`, whose recurrent state began anew with it if `fresh`.
 
-    curvature: what was measured of the Hessian with it, see `psserver.messages.Push`.
+    curvature: what was measured of the Hessian with it, and distance, by a line search: see `psserver.messages.Push`.
     """
 
     worker: int
     step: int
     fresh: bool = False
     curvature: tuple[float, float] | None = None
+    distance: float | None = None
 
 
 class Record(Protocol):
@@ -85,7 +86,7 @@ class RunRecord:
     arrivals.jsonl has a row for each step of a worker that was judged, in order: `update, worker, step, version, fresh,
     refused`. Applied: `update` is the version it helped to make and `refused` null. Refused: `update` is the newest
     version there was and `refused` the refusal's code. A push that carried a measurement has
-    `curvature` besides. Repetitions, and pushes after the end of the run, have no row.
+    `curvature` or `distance` besides. Repetitions, and pushes after the end of the run, have no row.
 
     resume_at: continue a run from this update; rows of later updates belong to a life of the server that was
     lost, and are cut off.
@@ -152,6 +153,8 @@ class RunRecord:
         row |= {"fresh": fresh, "refused": refused}
         if arrival.curvature is not None:
             row["curvature"] = arrival.curvature
+        if arrival.distance is not None:
+            row["distance"] = arrival.distance
         self._write("arrivals", row)
 
     def _write(self, name: str, row: dict[str, Any]) -> None:

@@ -43,6 +43,9 @@ class Tuning(Protocol):
     def look_curvature(self, h_max: float, h_mean: float) -> None:
         """Take what was measured of the Hessian at the same gradient."""
 
+    def look_distance(self, length: float) -> None:
+        """Take where the loss of the same gradient is least along its negative."""
+
     def decide(self) -> Settings:
         """Choose α and μ for the gradient just looked at."""
 
@@ -107,11 +110,13 @@ class Updater:
         loss: float | None = None,
         curvature: tuple[float, float] | None = None,
         worker: int = 0,
+        distance: float | None = None,
     ) -> Update:
         """Write version t + 1 from the gradient (float32 [N], computed at version `computed_at` ≤ t by `worker`).
 
         loss:      that of the gradient's batch.
         curvature: largest magnitude of an eigenvalue and mean of the diagonal of the loss's Hessian, where measured.
+        distance:  length at which that loss is least along −gradient, where searched for.
 
         The mean of a synchronous round is worker 0's. The trajectory must not lack that version (`lacks`). Raises
         NonFiniteGradient, with everything as it was, when the gradient is not finite.
@@ -120,6 +125,8 @@ class Updater:
             self._attributed.attribute(worker, computed_at, self.trajectory.version)
         if loss is not None:
             self.tuner.hear(loss)
+        if distance is not None:  # of the loss; weight decay has no part in it
+            self.tuner.look_distance(distance)
         if self._correction is None:
             return self._update(gradient, computed_at, curvature)
         staleness = self.trajectory.version - computed_at

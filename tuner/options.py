@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 
 ESTIMATORS = "'median', 'lag' or 'regression'"
 CURVATURES = "'gradient-norm' or 'hessian'"
+DISTANCES = "'gradients' or 'line-search'"
 TARGETS = "'distance', 'yellowfin', 'constant', 'step' or 'cosine'"
 LOOPS = "'open', 'closed' or 'both'"
 
@@ -43,6 +44,10 @@ class TunerOptions:
     curvature:     "gradient-norm" takes ‖g‖² for curvature, as the article does; "hessian" has the workers measure it
                    by Hessian-vector products (YellowFin only).
     curvature_every: pushes of a worker between two such measurements.
+    distance_by:   what YellowFin's distance D to the optimum is measured by: "gradients" takes averages of their norms,
+                   as the article does; "line-search" has the workers look for the least loss along −g. Not to be mixed
+                   up with the target "distance", which learns a distance of its own and takes "gradients" only.
+    distance_every: pushes of a worker between two line searches.
     loop:          "open" applies the target as it is; "closed" steers the measured total momentum to the target's, as
                    in the article; "both" translates target momentum and learning rate to the staleness there is.
     estimator:     of total momentum: "median" over coordinates of the trajectory, as in the article; "lag", from the
@@ -67,6 +72,8 @@ class TunerOptions:
     clip: bool = True
     curvature: Literal["gradient-norm", "hessian"] = "gradient-norm"
     curvature_every: int = 20
+    distance_by: Literal["gradients", "line-search"] = "gradients"
+    distance_every: int = 20
     robust: bool = True
     every: int = 1
     loop: Literal["open", "closed", "both"] = "both"
@@ -86,6 +93,11 @@ class TunerOptions:
         _need(self.smoothing in ("none", "ema"), "smoothing", "'none' or 'ema'", self.smoothing)
         _need(self.curvature in ("gradient-norm", "hessian"), "curvature", CURVATURES, self.curvature)
         _need(self.curvature_every >= 1, "curvature_every", "1 push or more", self.curvature_every)
+        _need(self.distance_by in ("gradients", "line-search"), "distance_by", DISTANCES, self.distance_by)
+        if self.target != "yellowfin":
+            only = f"'gradients', for the target is {self.target!r} and only 'yellowfin' can use line searches"
+            _need(self.distance_by == "gradients", "distance_by", only, self.distance_by)
+        _need(self.distance_every >= 1, "distance_every", "1 push or more", self.distance_every)
         _need(self.loop in ("open", "closed", "both"), "loop", LOOPS, self.loop)
         if self.loop == "both":
             _need(self.estimator == "median", "estimator", "'median', which the loop 'both' goes by", self.estimator)
@@ -114,3 +126,8 @@ class TunerOptions:
     def measure_every(self) -> int:
         """Pushes of a worker between two measurements of curvature; 0 when nobody wants any."""
         return self.curvature_every if (self.target, self.curvature) == ("yellowfin", "hessian") else 0
+
+    @property
+    def search_every(self) -> int:
+        """Pushes of a worker between two line searches; 0 when nobody wants any."""
+        return self.distance_every if (self.target, self.distance_by) == ("yellowfin", "line-search") else 0

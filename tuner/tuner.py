@@ -15,6 +15,7 @@ from tuner.distance import LearntDistance
 from tuner.estimator import Estimator
 from tuner.guard import Guard
 from tuner.lag import Lag
+from tuner.line_search import ByWorkers
 from tuner.loop import Clamp, Closed, Loop, Open
 from tuner.options import TunerOptions
 from tuner.regression import Regression
@@ -98,6 +99,11 @@ class Tuner:
     def look_curvature(self, h_max: float, h_mean: float) -> None:
         """Take what the worker measured at the same gradient, weight decay included; see `Target`."""
         self.target.look_curvature(h_max, h_mean)
+
+    def look_distance(self, length: float) -> None:
+        """Take where the worker found the same gradient's loss least along −g; only YellowFin's target goes by it."""
+        if isinstance(self.target, YellowFinTarget):
+            self.target.look_distance(length)
 
     def decide(self) -> Settings:
         """Choose for the gradient just looked at.
@@ -231,9 +237,9 @@ def _target(options: TunerOptions, size: int, updates: int) -> Target:
                 window=options.window,
                 smoothing=options.smoothing,
                 clip=options.clip,
-                curvature_every=options.measure_every,
                 robust=options.robust,
                 every=options.every,
+                by_workers=ByWorkers(options.measure_every, options.search_every),
             )
         case "constant":
             return Constant(rate, momentum)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tuner.averages import Average
 from tuner.curvature import MeasuredCurvature
+from tuner.line_search import ByWorkers, SearchedDistance
 from tuner.measurements import CurvatureRange, Distance, GradientVariance
 from tuner.robust import LARGEST_RATE, GainLimit, LossUnit
 from tuner.single_step import single_step
@@ -34,16 +35,20 @@ class YellowFinTarget:
      7. robust:      α in `LossUnit`s, so that a multiple of the loss changes α alone; after warm-up, α and μ* within
                      `GainLimit`; and h_t, in step 2, at least h_min/100. Steps 1 to 6 are the published rule.
 
-    With `curvature_every`, the curvatures that workers measure (`look_curvature`) take the place of h_min and h_max in
-    step 4, from the first of them on, and D is the average of EMA(‖g‖)/h_max: the distance that is certain, for
-    ‖g‖ ≤ h_max ‖x − x*‖. Clipping keeps to ‖g‖².
+    With `curvature_every` in `by_workers`, the curvatures that workers measure (`look_curvature`) take the place of
+    h_min and h_max in step 4, from the first of them on, and D is the average of EMA(‖g‖)/h_max: the distance that is
+    certain, for ‖g‖ ≤ h_max ‖x − x*‖. Clipping keeps to ‖g‖².
+
+    With `distance_every` in it, the average s of the lengths that workers find by line searches (`look_distance`) takes
+    the place of D in step 4, from the first of them on. Where step 7 measures α in units u of the loss, D is s/u: there
+    h/u is what stands for a curvature, and s (h/u) = (s/u) h, so that a multiple of the loss still changes α alone.
 
     While every gradient has been zero nothing is known: α = 0 and μ* = 0. Afterwards a zero gradient counts in C and
     D, and leaves the curvature range alone.
 
     size: N. beta: β in [0, 1). window: w. smoothing: "ema" or "none". clip: whether step 1 happens. robust: whether
     step 7 does. every: k, take step 3, which reads and writes e, with every k-th gradient only and with βᵏ for β.
-    curvature_every: updates between two measurements by workers; 0 for none.
+    by_workers: what workers measure, and how often; by default nothing.
     Owns one vector [N], e, float32 (float64 for float64 gradients), on the device of the first gradient absorbed.
     """
 
@@ -57,7 +62,7 @@ class YellowFinTarget:
         clip: bool = True,
         robust: bool = False,
         every: int = 1,
-        curvature_every: int = 0,
+        by_workers: ByWorkers | None = None,
     ) -> None:
         self._size, self._beta, self._window, self._every = size, beta**every, window, every
         self._robust, self._unit, self._limit = robust, LossUnit(window), GainLimit(10 * window)
@@ -68,7 +73,9 @@ class YellowFinTarget:
         self._mean: Tensor | None = None
         self._sums = Sums()
         self._curvature = CurvatureRange(beta, window, both_ways=robust)
-        self._measured = MeasuredCurvature(beta, curvature_every) if curvature_every else None
+        curvature, distance = (by_workers.curvature_every, by_workers.distance_every) if by_workers else (0, 0)
+        self._measured = MeasuredCurvature(beta, curvature) if curvature else None
+        self._searched = SearchedDistance(beta, distance) if distance else None
         self._variance = GradientVariance(self._beta)
         self._distance = Distance(self._beta)
         self._rate, self._momentum = Average(beta), Average(beta)
@@ -87,6 +94,11 @@ class YellowFinTarget:
         if self._measured is not None:
             self._measured.look(h_max, h_mean)
 
+    def look_distance(self, length: float) -> None:
+        """Take the length at which a worker's loss is least along −g; nothing without `distance_every`."""
+        if self._searched is not None:
+            self._searched.look(length)
+
     def decide(self) -> Decision:
         """Choose for the gradient just looked at; see the class for the order and `Target` for the errors."""
         if not self._sums.blocks:
@@ -95,26 +107,29 @@ class YellowFinTarget:
         self._sums.clear()
         loss, self._loss = self._loss, None
         if not (math.isfinite(squares) and math.isfinite(products)):
-            if self._measured is not None:
-                self._measured.drop()
+            for one in (self._measured, self._searched):
+                if one is not None:
+                    one.drop()
             raise NonFiniteGradient(f"expected a finite gradient, got one with ‖g‖² = {squares}")
         norm = math.sqrt(squares)
         s = self._clipping(norm)
         self._curvature.update(squares)
-        if self._measured is not None:
-            self._measured.accept()
+        for one in (self._measured, self._searched):
+            if one is not None:
+                one.accept()
         self._due = self._count % self._every == 0
         if self._due:
             self._variance.update(s * s * squares, s * products)
             measured = self._range_measured()
             self._distance.update(s * norm, self._variance.mean_square if measured is None else measured.h_max)
-        alpha, mu = self._step()
+        unit = self._units(loss) if self._robust else 1.0
+        alpha, mu = self._step(unit)
         alpha *= min(1.0, (self._count + 1) / (10.0 * self._window))
         self._count += 1
         self._scale = s
         if not self._robust:
             return Decision(alpha, mu, s, norm)
-        free = min(alpha * self._units(loss), LARGEST_RATE)
+        free = min(alpha * unit, LARGEST_RATE)
         alpha, limited = self._limit.limit(free, mu)
         step = (1.0 - math.sqrt(mu)) ** 2 * (alpha / free if free else 1.0)
         return Decision(alpha, limited, s, norm, step=step)
@@ -125,11 +140,13 @@ class YellowFinTarget:
         threshold = math.sqrt(self._curvature.h_max)
         return threshold / norm if norm > threshold else 1.0
 
-    def _step(self) -> tuple[float, float]:
+    def _step(self, unit: float) -> tuple[float, float]:
         if not self._curvature.known:
             return 0.0, 0.0
         range_ = self._range_measured() or self._curvature
-        alpha, mu = single_step(self._variance.value, self._distance.value, range_.h_min, range_.h_max)
+        searched = self._searched
+        D = searched.value / unit if searched is not None and searched.known else self._distance.value
+        alpha, mu = single_step(self._variance.value, D, range_.h_min, range_.h_max)
         if self._smooth:
             return self._rate.update(alpha), self._momentum.update(mu)
         return alpha, mu
@@ -171,6 +188,7 @@ class YellowFinTarget:
             "rate": self._rate.state_dict(),
             "momentum": self._momentum.state_dict(),
             **({} if self._measured is None else {"measured": self._measured.state_dict()}),
+            **({} if self._searched is None else {"searched": self._searched.state_dict()}),
             "limit": self._limit.state_dict(),
             "unit": self._unit.state_dict(),
         }
@@ -190,6 +208,8 @@ class YellowFinTarget:
         self._momentum.load_state_dict(state["momentum"])
         if self._measured is not None:
             self._measured.load_state_dict(state["measured"])
+        if self._searched is not None:
+            self._searched.load_state_dict(state["searched"])
         if "limit" in state:  # states of version 0.1 have none
             self._limit.load_state_dict(state["limit"])
             self._unit.load_state_dict(state["unit"])

@@ -168,12 +168,15 @@ class ParameterClient:
         buffers: Array | None = None,
         fresh: bool = False,
         curvature: wire.Curvature | None = None,
+        distance: float | None = None,
     ) -> Snapshot:
         """Push the gradient (float32 [N], default: `self.gradient`) computed at `snapshot`; the newest parameters.
 
         fresh: it started from a fresh recurrent state; the run's record of arrivals says so.
         curvature: largest magnitude of an eigenvalue, and mean of the diagonal, of the Hessian of the same loss; wanted
                where `welcome.curvature_every` is not 0.
+        distance: length, above 0, at which the same loss is least along −gradient; wanted where
+               `welcome.distance_every` is not 0.
 
         A gradient that is refused (not finite, too stale, from a lost life of the server) is counted in
         `rejected`, and the newest parameters are pulled. One of a snapshot that is no longer intact is not sent, nor
@@ -190,7 +193,7 @@ class ParameterClient:
         session = self.welcome.session
         while True:
             push = wire.Push(
-                session, self._step, snapshot.version, float(loss), self._payload(), buffers, fresh, curvature
+                session, self._step, snapshot.version, float(loss), self._payload(), buffers, fresh, curvature, distance
             )
             try:
                 reply = self._connection.ask(push, self.welcome)

@@ -106,6 +106,13 @@ class FlatModel:
         out.copy_(self._staging)
         return number
 
+    @property
+    def gradient(self) -> Tensor:
+        """The gradient [N] that `bind` gave last, on the device."""
+        if self._bound is None:
+            raise RuntimeError("expected bind() before the gradient is asked for")
+        return self._bound
+
     @contextmanager
     def buffers_kept(self) -> Iterator[None]:
         """Context in which forward passes leave no trace in the model's buffers."""

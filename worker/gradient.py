@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -15,6 +16,7 @@ from psserver.errors import ConfigurationError, TaskError
 from worker.curvature import hessian_product, measure, twice_differentiable
 from worker.flat import Belongings, FlatModel
 from worker.layout import Layout, as_tensor
+from worker.line_search import line_minimum
 from worker.model import autocast, build_model, count_examples, map_tensors, move_batch, pick_device
 from worker.seeds import seed_of
 from worker.task import Shard, Task
@@ -47,6 +49,7 @@ class Gradient:
         self._state: Any = None
         self._next_step = 0
         self._direction: Tensor | None = None
+        self._length: float | None = None
 
     def another(self, shard: Shard) -> Gradient:
         """Return the gradient of another worker that shares this one's model, vectors and layout.
@@ -101,9 +104,7 @@ class Gradient:
         where torch cannot differentiate the loss twice; RuntimeError if another gradient was computed meanwhile.
         """
         model, task = self._model, self.task
-        if model.batch is None or model.batch[0] is not self:
-            raise RuntimeError("expected compute() of this gradient right before curvature(), got that of another")
-        _, batch, state = model.batch
+        batch, state = self._just_computed("curvature")
         step = self._next_step - 1
         try:
             with model.buffers_kept(), twice_differentiable(model.module, task.compile):
@@ -122,6 +123,41 @@ class Gradient:
             self._direction = None
         return found
 
+    def distance(self) -> float | None:
+        """Search for the least loss of the step just computed along −g, at x − s g/‖g‖; return that length s, above 0.
+
+        On a quadratic of Hessian H, s = ‖g‖ gᵀg/gᵀHg: where all curvatures are h, the distance ‖g‖/h to the optimum x*.
+        Where they differ it is a bound from below: with ⟨·⟩ the mean over eigenvectors, of weights gᵢ²/‖g‖²,
+
+            ‖x − x*‖/‖g‖ = √⟨h⁻²⟩ ≥ ⟨h⁻¹⟩ ≥ 1/⟨h⟩ = s/‖g‖ ≥ 1/h_max.
+
+        Both g and the loss are of the minibatch, so x* is the minibatch's optimum, and weight decay has no part in it.
+
+        At most `worker.line_search.MOST` forward passes with the batch, random numbers and buffers of the step; they
+        leave parameters, gradient and buffers as they are. Of several accumulated batches the loss is that of the
+        last one. A search begins at the length that the one before found. None where no minimum is bracketed; TaskError
+        and RuntimeError as for `compute` and `curvature`.
+        """
+        model, step = self._model, self._next_step - 1
+        batch, state = self._just_computed("distance")
+        slope = float(model.gradient.norm())
+        if not 0.0 < slope < math.inf:
+            return None
+        origin, direction = model.vector.clone(), model.gradient / -slope
+
+        def loss(length: float) -> float:
+            torch.add(origin, direction, alpha=length, out=model.vector)
+            self._seed(step)
+            with model.buffers_kept(), UserCode(f"the task's loss, at step {step}"), autocast(self.task, self.device):
+                return float(self._loss(batch, state)[0].detach())
+
+        try:
+            found, length = line_minimum(loss, slope, self._length)
+        finally:
+            model.vector.copy_(origin)
+        self._length = length if 0.0 < length < math.inf else None
+        return found
+
     def buffers(self) -> NDArray[np.float32]:
         """Return a copy of the model's buffers (BatchNorm statistics), float32 [B]."""
         self._model.lend(self._own)
@@ -131,6 +167,13 @@ class Gradient:
         """Start from these buffers [B], say the server's average, in place of those the model was built with."""
         self._model.lend(self._own)
         self.layout.load_buffers(self._model.module, as_tensor(values, self.layout.buffer_size, "buffers"))
+
+    def _just_computed(self, what: str) -> tuple[Any, Any]:
+        """The last batch of the step just computed, and the recurrent state it was computed from."""
+        if self._model.batch is None or self._model.batch[0] is not self:
+            raise RuntimeError(f"expected compute() of this gradient right before {what}(), got that of another")
+        _, batch, state = self._model.batch
+        return batch, state
 
     def _seed(self, step: int) -> None:
         seed = seed_of("gradient", self.shard.seed, self.shard.rank, step)

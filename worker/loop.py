@@ -29,9 +29,10 @@ def work(client: ParameterClient, gradient: Gradient, check: Callable[[], None] 
             loss, _ = gradient.compute(snapshot.parameters, torch.from_numpy(client.gradient), step)
             report = step % buffers_every == 1 % buffers_every and gradient.layout.buffer_size > 0
             buffers = gradient.buffers() if report else None
-            wanted = due(step, client.welcome.worker, client.welcome.curvature_every)
-            curvature = gradient.curvature() if wanted else None
-            snapshot = client.push(snapshot, loss, buffers=buffers, fresh=gradient.restarted, curvature=curvature)
+            welcome, fresh = client.welcome, gradient.restarted
+            curvature = gradient.curvature() if due(step, welcome.worker, welcome.curvature_every) else None
+            distance = gradient.distance() if due(step, welcome.worker, welcome.distance_every) else None
+            snapshot = client.push(snapshot, loss, None, buffers, fresh, curvature, distance)
     except RunOver as over:
         return over
 

@@ -101,6 +101,7 @@ def edit(path: Path, number: int, change: Callable[[dict[str, Any]], object]) ->
         ["simulate.staleness=memoryless", "rule.name=prodigy", "tuner.target=constant", "tuner.learning_rate=1.0"],
         ["simulate.staleness=memoryless", "tuner.curvature=hessian", "tuner.curvature_every=3"],
         ["server.mode=synchronous", "train.workers=2", "tuner.curvature=hessian", "rule.weight_decay=1e-3"],
+        ["simulate.staleness=memoryless", "tuner.distance_by=line-search", "tuner.distance_every=3"],
     ],
     ids=[
         "the defaults",
@@ -117,6 +118,7 @@ def edit(path: Path, number: int, change: Callable[[dict[str, Any]], object]) ->
         "prodigy",
         "curvature",
         "curvature in rounds",
+        "line search",
     ],
 )
 def test_a_simulated_run_is_identical(settings: list[str], tmp_path: Path) -> None:

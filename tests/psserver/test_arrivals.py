@@ -73,3 +73,30 @@ def test_of_a_synchronous_round_the_mean_of_what_was_measured_counts(make_server
     measured = server.state_dict()["tuner"]["target"]["measured"]
     assert measured["recent"] == [4.0]
     assert measured["mean"]["total"] / measured["mean"]["weight"] == pytest.approx(0.5)
+
+
+SEARCHING = TunerOptions("yellowfin", distance_by="line-search", loop="open", sample=0)
+
+
+def test_a_searched_distance_is_on_record_and_reaches_the_tuner(make_server: ServerFactory, rows: Rows) -> None:
+    server = make_server(tuner=SEARCHING)
+    worker = Talker(server, "a")
+    worker.pull()
+    worker.push(distance=4.5)
+    worker.push(math.nan, distance=1e9)
+    searched = server.state_dict()["tuner"]["target"]["searched"]
+    assert searched["total"] / searched["weight"] == pytest.approx(math.log(4.5))
+    assert rows.arrivals[0] == [Arrival(0, 1, distance=4.5)]
+
+
+def test_of_a_synchronous_round_the_mean_of_the_distances_counts(make_server: ServerFactory) -> None:
+    server = make_server(workers=3, mode="synchronous", tuner=SEARCHING)
+    workers = [Talker(server, key) for key in "abc"]
+    for worker in workers:
+        worker.pull()
+    for worker in workers:
+        worker.collect(server.released())
+    for worker, distance in zip(workers, [2.0, None, 6.0], strict=True):
+        worker.push(distance=distance)
+    searched = server.state_dict()["tuner"]["target"]["searched"]
+    assert searched["total"] / searched["weight"] == pytest.approx(math.log(4.0))

@@ -75,6 +75,7 @@ KINDS = (
         heartbeat=NUMBER,
         buffers_every=COUNT,
         curvature_every=COUNT,
+        distance_every=COUNT,
     ),
     kind(
         Push,
@@ -86,6 +87,7 @@ KINDS = (
         buffers=st.none() | VECTOR,
         fresh=st.booleans(),
         curvature=st.none() | st.tuples(st.floats(0, allow_infinity=False), NUMBER),
+        distance=st.none() | st.floats(0, exclude_min=True, allow_infinity=False),
     ),
     kind(wire.Pull),
     kind(Parameters, version=COUNT, final=st.booleans(), values=VECTOR, buffers=st.none() | VECTOR),
@@ -217,12 +219,18 @@ def test_a_flipped_bit_in_the_header_never_breaks_anything_else(message: Any, da
         (tampered(push(), curvature=(1.0,)), "Push.curvature.1: expected a value, got nothing"),
         (tampered(push(), curvature=(1.0, 1.0, 1.0)), "Push.curvature: expected"),
         (tampered(push(), curvature=(1.0, "low")), "Push.curvature.1: expected a valid number, got 'low'"),
+        (tampered(push(), distance=-1.0), "Push.distance: expected greater than 0, got -1.0"),
+        (tampered(push(), distance=0.0), "Push.distance: expected greater than 0, got 0.0"),
+        (tampered(push(), distance=math.nan), "Push.distance: expected"),
+        (tampered(push(), distance=math.inf), "Push.distance: expected a finite number, got inf"),
+        (tampered(push(), distance="far"), "Push.distance: expected a valid number, got 'far'"),
+        (tampered(push(), distance=(1.0,)), "Push.distance: expected a valid number, got (1.0,)"),
         (tampered(push(), session=b"raw"), "Push.session: expected a valid string"),
-        ([msgpack.packb((1, "Pull", 0, {}))], "header: expected protocol 3, got 1"),
-        ([msgpack.packb((3, "Erase", 0, {}))], "header: expected one of"),
-        ([msgpack.packb((3, "Pull", -1, {}))], "header: expected a sequence number"),
-        ([msgpack.packb((3, "Pull", 0, []))], "Pull: expected a map of fields"),
-        ([msgpack.packb((3, "Pull", 0))], "header: expected 4 entries, got 3"),
+        ([msgpack.packb((1, "Pull", 0, {}))], "header: expected protocol 4, got 1"),
+        ([msgpack.packb((4, "Erase", 0, {}))], "header: expected one of"),
+        ([msgpack.packb((4, "Pull", -1, {}))], "header: expected a sequence number"),
+        ([msgpack.packb((4, "Pull", 0, []))], "Pull: expected a map of fields"),
+        ([msgpack.packb((4, "Pull", 0))], "header: expected 4 entries, got 3"),
         ([b"\xc1" + b"x" * 100], "header: expected msgpack"),
         ([b"\x91" * 5000], "header: expected msgpack"),
         ([b"x" * ((1 << 20) + 1)], "header: expected at most 1048576 bytes"),
@@ -268,6 +276,6 @@ def test_encoding_copies_no_vector() -> None:
 
 def test_a_damaged_message_still_tells_its_sequence_number() -> None:
     assert wire.sequence_of(tampered(push(), surplus=1)) == 0
-    header = msgpack.packb((3, "Push", 41, {}))
+    header = msgpack.packb((4, "Push", 41, {}))
     assert wire.sequence_of([header]) == 41
     assert wire.sequence_of([b"junk"]) == 0

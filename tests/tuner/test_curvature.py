@@ -9,6 +9,7 @@ import torch
 
 from tuner import NonFiniteGradient
 from tuner.curvature import LOWEST, RECENT, MeasuredCurvature
+from tuner.line_search import ByWorkers
 from tuner.options import TunerOptions
 from tuner.tuner import build
 from tuner.yellowfin import YellowFinTarget
@@ -74,7 +75,7 @@ def test_what_says_nothing_is_no_measurement(nothing: tuple[float, float]) -> No
 
 
 def test_the_momentum_follows_from_the_measured_condition_number() -> None:
-    target = YellowFinTarget(4, curvature_every=1)
+    target = YellowFinTarget(4, by_workers=ByWorkers(1))
     momentum = 0.0
     for _ in range(50):
         momentum = step(target, torch.tensor([1e-3, 0.0, 0.0, 0.0]), (100.0, 1.0))
@@ -82,14 +83,14 @@ def test_the_momentum_follows_from_the_measured_condition_number() -> None:
 
 
 def test_until_something_is_measured_it_is_the_articles_own() -> None:
-    plain, measuring = YellowFinTarget(4), YellowFinTarget(4, curvature_every=20)
+    plain, measuring = YellowFinTarget(4), YellowFinTarget(4, by_workers=ByWorkers(20))
     for k in range(1, 6):
         gradient = torch.full((4,), 1.0 / k)
         assert step(plain, gradient, (5.0, 1.0)) == step(measuring, gradient)
 
 
 def test_a_gradient_that_is_not_finite_takes_its_measurement_with_it() -> None:
-    one, other = (YellowFinTarget(4, curvature_every=1) for _ in range(2))
+    one, other = (YellowFinTarget(4, by_workers=ByWorkers(1)) for _ in range(2))
     for target in (one, other):
         step(target, torch.ones(4), (4.0, 1.0))
     one.look(WHOLE, torch.full((4,), math.nan))
@@ -101,7 +102,7 @@ def test_a_gradient_that_is_not_finite_takes_its_measurement_with_it() -> None:
 
 
 def test_a_continued_target_goes_on_with_what_was_measured() -> None:
-    one, other = (YellowFinTarget(4, curvature_every=1) for _ in range(2))
+    one, other = (YellowFinTarget(4, by_workers=ByWorkers(1)) for _ in range(2))
     step(one, torch.ones(4), (4.0, 1.0))
     other.load_state_dict(one.state_dict())
     assert step(one, torch.ones(4)) == step(other, torch.ones(4))

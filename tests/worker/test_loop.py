@@ -33,7 +33,7 @@ class Run(Running):
         self.rows = Rows()
         self.server = ParameterServer(
             Model(np.ones(50, np.float32), np.zeros(0, np.float32), Gradient(TASK, Shard(0, 1, 0), CPU).layout.digest),
-            Plan(UPDATES, 1, 0, curvature_every=7),
+            Plan(UPDATES, 1, 0, curvature_every=7, distance_every=6),
             build(tuner, 50, UPDATES, 0),
             RuleOptions("momentum_sgd"),
             ServerOptions(**options),  # type: ignore[arg-type]
@@ -154,3 +154,14 @@ def test_a_worker_measures_curvature_as_often_as_the_server_asks() -> None:
     found = [arrivals[0].curvature for arrivals in running.rows.arrivals]
     assert [step for step, curvature in enumerate(found, start=1) if curvature] == [1, 8, 15, 22, 29]
     assert found[28] == pytest.approx((1.0, float(TASK.model().get_buffer("h").mean())), rel=0.01)
+
+
+def test_a_worker_searches_for_the_distance_as_often_as_the_server_asks() -> None:
+    with Run() as running:
+        with running.client() as client:
+            work(client, Gradient(TASK, Shard(0, 1, 0), CPU))
+        running.ended()
+    found = [arrivals[0].distance for arrivals in running.rows.arrivals]
+    assert [step for step, distance in enumerate(found, start=1) if distance] == [1, 7, 13, 19, 25]
+    h = TASK.model().get_buffer("h")
+    assert found[0] == pytest.approx(float(h.norm() * h.dot(h) / h.dot(h * h)), rel=1e-4)  # at x = 1, g = h
