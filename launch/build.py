@@ -43,7 +43,7 @@ def initial_model(experiment: Experiment, task: Task) -> tuple[Model, Layout]:
     module = build_model(task, experiment.train.seed, torch.device("cpu"))
     layout = Layout.of(module)
     buffers = layout.flatten_buffers(module).numpy().copy()
-    return Model(layout.flatten(module).numpy().copy(), buffers, layout.digest), layout
+    return Model(layout.flatten(module).numpy().copy(), buffers, layout.digest, layout.layers), layout
 
 
 def make_server(
@@ -60,7 +60,7 @@ def make_server(
         server = ParameterServer(
             model,
             Plan(train.updates, train.workers, train.seed, tuner.measure_every, tuner.search_every),
-            build_tuner(tuner, model.parameters.size, train.updates, train.seed),
+            build_tuner(tuner, model.parameters.size, train.updates, train.seed, model.layers),
             experiment.rule,
             experiment.server,
             record,

@@ -57,7 +57,7 @@ class Recomputation:
         self.recurrent = task.state is not None
         self.notes: list[str] = []
         self.gradients = 0
-        self.tuner = build_tuner(experiment.tuner, self.layout.size, train.updates, train.seed)
+        self.tuner = build_tuner(experiment.tuner, self.layout.size, train.updates, train.seed, self.layout.layers)
         self.rule = make_rule(rule, self.layout.size, experiment.server.sources(train.workers))
         self.trajectory = Trajectory(model.parameters, version=0, slots=3, directory=None)
         self._updater = Updater(self.trajectory, self.rule, self.tuner, rule.gradient_decay)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from psserver.options import RuleOptions
-from psserver.rule_state import State, restore
+from psserver.rule_state import Layered, State, restore
 
 
 @dataclass(frozen=True)
@@ -41,18 +41,27 @@ def scaled_momentum(
 
 
 def adam(
-    new: Tensor, x: Tensor, gradient: Tensor, first: Tensor, second: Tensor, step: AdamStep, scratch: Tensor
+    new: Tensor,
+    x: Tensor,
+    gradient: Tensor,
+    first: Tensor,
+    second: Tensor,
+    step: AdamStep,
+    scratch: Tensor,
+    strides: Sequence[tuple[slice, float]] = (),
 ) -> None:
     """Adam: m ← β1 m + (1 − β1) g, v ← β2 v + (1 − β2) g², x_{t+1} = x_t − α m̂ / (√v̂ + ε), written into `new`.
 
     m̂ = m / (1 − Π β1) over the β1 really used, which is the usual correction when β1 is constant, and exact when
-    it is not. Source: Kingma and Ba (2015), algorithm 1.
+    it is not. α is multiplied by the factor of each of the `strides`. Source: Kingma and Ba (2015), algorithm 1.
     """
     first.mul_(step.beta1).add_(gradient, alpha=1.0 - step.beta1)
     second.mul_(step.beta2).addcmul_(gradient, gradient, value=1.0 - step.beta2)
     torch.sqrt(second, out=scratch)
     scratch.mul_(step.second_correction).add_(step.epsilon)
     torch.div(first, scratch, out=scratch)
+    for part, factor in strides:
+        scratch[part].mul_(factor)
     torch.add(x, scratch, alpha=-step.learning_rate * step.first_correction, out=new)
 
 
@@ -111,7 +120,7 @@ class Adagrad(Scaled):
         super().__init__(size, 1.0, 1.0, options.epsilon)
 
 
-class Adam:
+class Adam(Layered):
     """`adam` over the whole vector: two more vectors of N float32 values. The momentum is β1.
 
     In displacement form, with s = α / ((1 − Π β1)(√v̂ + ε)) of each coordinate,
@@ -137,7 +146,8 @@ class Adam:
 
     def apply(self, block: slice, new: Tensor, x: Tensor, previous: Tensor, gradient: Tensor, scratch: Tensor) -> None:
         """Advance both moments and write one block of x_{t+1}."""
-        adam(new, x, gradient, self._first[block], self._second[block], self._step, scratch)
+        strides = self.strides.pieces(block) if self.strides is not None else ()
+        adam(new, x, gradient, self._first[block], self._second[block], self._step, scratch, strides)
 
     def applied(self, gradient: Tensor, x: Tensor, sample: Callable[[Tensor], Tensor]) -> Tensor:
         """The preconditioned gradient (1 − β1) g / ((1 − Π β1)(√v̂ + ε)): what α multiplies in displacement form."""
@@ -170,7 +180,12 @@ class AdamW(Adam):
     def apply(self, block: slice, new: Tensor, x: Tensor, previous: Tensor, gradient: Tensor, scratch: Tensor) -> None:
         """As Adam, and decay."""
         super().apply(block, new, x, previous, gradient, scratch)
-        new.sub_(x, alpha=self._step.learning_rate * self._options.weight_decay)
+        decay = self._step.learning_rate * self._options.weight_decay
+        if self.strides is None:
+            new.sub_(x, alpha=decay)
+            return
+        for layer, part in self.strides.layers.pieces(block):
+            new[part].sub_(x[part], alpha=decay * self.strides.factors[layer])
 
     def applied(self, gradient: Tensor, x: Tensor, sample: Callable[[Tensor], Tensor]) -> Tensor:
         """As Adam's, and (1 − β1) λ x.

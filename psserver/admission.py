@@ -19,11 +19,15 @@ from psserver.shared_memory import Segment
 
 @dataclass(frozen=True)
 class Model:
-    """What is trained: initial parameters (float32 [N]) and buffers (float32 [B]), and the digest of their layout."""
+    """What is trained: initial parameters (float32 [N]) and buffers (float32 [B]), and the digest of their layout.
+
+    layers: how many of the parameters each layer has, in their order; the whole is one layer without it.
+    """
 
     parameters: NDArray[np.float32]
     buffers: NDArray[np.float32]
     layout: str
+    layers: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

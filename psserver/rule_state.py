@@ -6,6 +6,8 @@ from typing import TypeAlias
 
 from torch import Tensor
 
+from tuner import Strides
+
 State: TypeAlias = dict[str, Tensor | float | int]
 
 
@@ -30,3 +32,9 @@ class Attributed:
     def attribute(self, worker: int, computed_at: int, version: int) -> None:
         """An update by this gradient may follow; nothing that is saved changes yet."""
         self.worker, self.computed_at, self.version = worker, computed_at, version
+
+
+class Layered:
+    """A rule whose learning rate may differ between layers: `strides` is set before `begin`; None for α everywhere."""
+
+    strides: Strides | None = None

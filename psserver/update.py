@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from psserver.rule_state import Attributed
+from psserver.rule_state import Attributed, Layered
 from psserver.rules import Rule
 from psserver.staleness import Corrected
 from psserver.trajectory import Trajectory
@@ -91,6 +91,7 @@ class Updater:
         self._correction = rule if isinstance(rule, Corrected) else None
         plain = rule.rule if isinstance(rule, Corrected) else rule
         self._attributed = plain if isinstance(plain, Attributed) else None
+        self._layered = plain if isinstance(plain, Layered) else None
         self._compensates = self._correction is not None and self._correction.compensates
         size = trajectory.current.tensor.numel()
         self._blocks = [slice(start, min(start + BLOCK, size)) for start in range(0, size, BLOCK)]
@@ -151,6 +152,8 @@ class Updater:
         settings = self.tuner.decide()
         slot = self.trajectory.next_slot()
         previous, new = self.trajectory.previous.tensor, slot.tensor
+        if self._layered is not None:
+            self._layered.strides = settings.strides
         self.rule.begin(settings.learning_rate, settings.momentum)
         for block, decayed in self._with_decay(gradient, x):
             self.tuner.absorb(block, decayed)

@@ -10,16 +10,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tuner.layers import Strides
     from tuner.optimizer import YellowFin
     from tuner.options import TunerOptions
     from tuner.target import NonFiniteGradient
     from tuner.tuner import Settings, Tuner, build
 
-__all__ = ["NonFiniteGradient", "Settings", "Tuner", "TunerOptions", "YellowFin", "build"]
+__all__ = ["NonFiniteGradient", "Settings", "Strides", "Tuner", "TunerOptions", "YellowFin", "build"]
 
 _HOME = {
     "NonFiniteGradient": "target",
     "Settings": "tuner",
+    "Strides": "layers",
     "Tuner": "tuner",
     "TunerOptions": "options",
     "YellowFin": "optimizer",

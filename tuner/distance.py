@@ -1,7 +1,7 @@
-"""The distance target: learning rate and decay without tuning, from how far the optimum turns out to be.
+"""The distance target: learning rates and decay without tuning, from how far the optimum turns out to be.
 
 Source of the estimate: Mishchenko and Defazio (2023), Prodigy, after D-Adaptation; here a target for a rule of Adam's
-kind, and with the version that each gradient was really computed at.
+kind, for each layer by itself, with the version that each gradient was really computed at, and able to fall.
 """
 
 from __future__ import annotations
@@ -11,45 +11,64 @@ import math
 import torch
 from torch import Tensor
 
+from tuner.layers import Layers, Strides
 from tuner.sums import Sums
 from tuner.target import Decision, NonFiniteGradient, State
 
-GAIN = 1.4  # of α over the estimate; by measurement (docs/research.md)
-INITIAL = 1e-3  # d_0, Adam's customary learning rate: where the estimate starts, and what it never falls below
-GROWTH = 0.02  # most that the estimate grows in an update; quicker, and the first hundred updates run away
+FIRST = 0.04  # d_0 in parts of the mean magnitude of x_0; by measurement, as all of these (docs/research.md)
+INITIAL = 1e-3  # d_0 where x_0 is 0: Adam's customary learning rate
+APART = 4.0  # a layer's own d_0 is at most this many times the whole vector's, or this part of it
+GROWTH = 0.03  # most that an estimate grows in an update; quicker, and the first hundred updates run away
+SHRINKING = 0.01  # what an estimate loses in an update where its layer has gone too far
+DOUBT = 2.0  # standard errors by which ⟨g, x_0 − x_v⟩ must be below 0 for that
+MEMORY = 0.98  # decay of the averages that tell
 BETA3 = math.sqrt(0.999)  # decay of the two sums; the published √β2 for β2 = 0.999
 WARMUP = 40  # updates of linear warm-up
 POWER = 1.5  # the learning rate falls as (1 − t/T)^1.5 over the run's T updates
 
 
 class LearntDistance:
-    """α_t = 1.4 d_t · min(1, (t+1)/40) · (1 − t/T)^1.5, for a rule whose steps are as long as α in every coordinate.
+    """α_t = d_t · min(1, (t+1)/40) · (1 − t/T)^1.5 in each layer, for a rule whose steps are as long as α everywhere.
 
-    d estimates the largest distance of any coordinate to the optimum. With k = (1 − β3) (d/d_0)² α_t/(1.4 d_t) and g
-    the gradient that was computed at version v, which must still be known (or a replay would count otherwise):
+    d estimates the largest distance of any of the layer's coordinates to the optimum. With k = (1 − β3) (d/d_0)² α_t/d
+    and g the gradient that was computed at version v, which must still be known (or a replay would count otherwise):
 
-        r ← β3 r + k ⟨g, x_0 − x_v⟩,   s ← β3 s + k g,   d ← max(d, min(r / ‖s‖₁, 1.02 d)).
+        r ← β3 r + k ⟨g, x_0 − x_v⟩,   s ← β3 s + k g,   d ← max(d, min(r / ‖s‖₁, 1.03 d)),
 
-    ⟨g, x_0 − x_v⟩ with the v of the gradient is a lower bound's numerator at any staleness; at x_t it would count the
-    way that later updates have gone, too. d is of the parameters' scale and knows nothing of the loss's: both sums
-    have it.
+    all of the layer alone. ⟨g, x_0 − x_v⟩ with the v of the gradient is a lower bound's numerator at any staleness; at
+    x_t it would count the way that later updates have gone, too. It also tells when d is too large: once steps of that
+    length only scatter x about the optimum, the gradient points back to where the layer came from, and ⟨g, x_0 − x_v⟩
+    falls below 0. Where its mean over some fifty gradients is below 0 by two standard errors, d ← max(0.99 d, d_0).
 
-    size: N. momentum: μ*. updates: T. Owns x_0 and s, two vectors [N].
+    d_0 is 0.04 times the mean magnitude of the layer's x_0, within a factor of 4 of what that is over all parameters.
+    So d is of the parameters' scale, and knows nothing of the loss's: both sums have it.
+
+    size: N. momentum: μ*. updates: T. layers: sizes of the layers in the flat vector; none for one. Owns x_0 and s, two
+    vectors [N]. The decision's α is the geometric mean over parameters; `strides` has each layer's in parts of it.
     """
 
-    def __init__(self, size: int, *, momentum: float, updates: int) -> None:
-        self._size, self._momentum, self._updates = size, momentum, updates
+    def __init__(self, size: int, *, momentum: float, updates: int, layers: tuple[int, ...] = ()) -> None:
+        self._layers = Layers(size, layers)
+        self._momentum, self._updates = momentum, updates
         self._count = 0
-        self._distance, self._numerator, self._norm = INITIAL, 0.0, 0.0
-        self._weight = 0.0
         self._start: Tensor | None = None
         self._sum: Tensor | None = None
-        self._sums = Sums()
+        self._sums = [Sums() for _ in self._layers.sizes]
+        self._parts = [part / size for part in self._layers.sizes]
+        zero = [0.0] * len(self._layers)
+        self._first, self._distances = list(zero), list(zero)
+        self._numerators, self._norms, self._weights = list(zero), list(zero), list(zero)
+        self._means, self._squares = list(zero), list(zero)
+
+    @property
+    def distances(self) -> tuple[float, ...]:
+        """d of each layer, the newest estimates; 0 before the first gradient."""
+        return tuple(self._distances)
 
     @property
     def distance(self) -> float:
-        """d, the newest estimate."""
-        return self._distance
+        """Their geometric mean over parameters; 0 before the first gradient."""
+        return self._mean(self._distances)
 
     def hear(self, loss: float) -> None:
         """Losses say nothing here."""
@@ -57,64 +76,118 @@ class LearntDistance:
     def look(self, block: slice, gradient: Tensor, origin: Tensor | None = None) -> None:
         """Take ‖g‖² and ⟨g, x_0 − x_v⟩ of one block; without an origin the second is 0."""
         if origin is None:
-            self._sums.add(gradient)
-            return
-        if self._start is None:
-            self._start = torch.zeros(self._size, dtype=origin.dtype, device=origin.device)
-        if self._count == 0:
-            self._start[block] = origin
-        self._sums.add(gradient, self._start[block] - origin)
+            way = None
+        else:
+            if self._start is None:
+                self._start = torch.zeros(self._layers.size, dtype=origin.dtype, device=origin.device)
+            if self._count == 0:
+                self._start[block] = origin
+            way = self._start[block] - origin
+        for layer, part in self._layers.pieces(block):
+            self._sums[layer].add(gradient[part], None if way is None else way[part])
 
     def look_curvature(self, h_max: float, h_mean: float) -> None:
         """Curvature says nothing here."""
 
     def decide(self) -> Decision:
         """The numbers for this update; see `Target` for the errors."""
-        if not self._sums.blocks:
+        if not any(sums.blocks for sums in self._sums):
             raise RuntimeError("expected look() at the blocks of a gradient before decide(), got none")
-        squares, towards = self._sums.totals()
-        self._sums.clear()
-        if not (math.isfinite(squares) and math.isfinite(towards)):
+        totals = [sums.totals() for sums in self._sums]
+        for sums in self._sums:
+            sums.clear()
+        squares = sum(square for square, _ in totals)
+        if not (math.isfinite(squares) and all(math.isfinite(towards) for _, towards in totals)):
             self._start = self._start if self._count else None
             raise NonFiniteGradient(f"expected a finite gradient, got one with ‖g‖² = {squares}")
-        d = self._distance
-        if self._norm > 0.0:
-            d = max(d, min(self._numerator / self._norm, (1.0 + GROWTH) * d))
+        if self._count == 0:
+            self._begin()
         share = schedule(self._count, self._updates)
-        self._weight = (1.0 - BETA3) * (d / INITIAL) ** 2 * share
-        self._numerator = BETA3 * self._numerator + self._weight * towards
-        self._distance, self._norm = d, 0.0
+        for layer, (_, towards) in enumerate(totals):
+            self._advance(layer, towards, share)
         self._count += 1
-        return Decision(GAIN * d * share, self._momentum, 1.0, math.sqrt(squares), floor=INITIAL * share)
+        d = self.distance
+        strides = Strides(self._layers, tuple(distance / d for distance in self._distances))
+        floor = self._mean(self._first) * share
+        return Decision(d * share, self._momentum, 1.0, math.sqrt(squares), floor=floor, strides=strides)
+
+    def _begin(self) -> None:
+        """Set d_0 from x_0."""
+        start = torch.zeros(self._layers.size) if self._start is None else self._start
+        magnitudes = [float(part.abs().double().mean()) for part in torch.split(start, list(self._layers.sizes))]
+        whole = FIRST * sum(part * of for part, of in zip(self._parts, magnitudes, strict=True))
+        if 0.0 < whole < math.inf:
+            self._first = [min(max(FIRST * of, whole / APART), whole * APART) for of in magnitudes]
+        else:
+            self._first = [INITIAL] * len(self._layers)
+        self._distances = list(self._first)
+
+    def _advance(self, layer: int, towards: float, share: float) -> None:
+        """Take ⟨g, x_0 − x_v⟩ of one layer into its estimate."""
+        d, first = self._distances[layer], self._first[layer]
+        if self._norms[layer] > 0.0:
+            d = max(d, min(self._numerators[layer] / self._norms[layer], (1.0 + GROWTH) * d))
+        if self._too_far(layer, towards):
+            d = max((1.0 - SHRINKING) * d, first)
+        self._distances[layer] = d
+        self._weights[layer] = (1.0 - BETA3) * (d / first) ** 2 * share
+        self._numerators[layer] = BETA3 * self._numerators[layer] + self._weights[layer] * towards
+        self._norms[layer] = 0.0
+
+    def _too_far(self, layer: int, towards: float) -> bool:
+        """Whether the mean of ⟨g, x_0 − x_v⟩ is below 0 by more than chance allows."""
+        known = 1.0 - MEMORY ** (self._count + 1)
+        self._means[layer] += (1.0 - MEMORY) * (towards - self._means[layer])
+        self._squares[layer] += (1.0 - MEMORY) * (towards * towards - self._squares[layer])
+        mean = self._means[layer] / known
+        variance = max(0.0, self._squares[layer] / known - mean * mean)
+        return self._count >= 20 and mean < -DOUBT * math.sqrt(variance * (1.0 - MEMORY) / (1.0 + MEMORY))
 
     def absorb(self, block: slice, gradient: Tensor) -> None:
-        """`s ← β3 s + k g` over one block, and its share of ‖s‖₁."""
+        """`s ← β3 s + k g` over one block, and its shares of each ‖s‖₁."""
         if self._sum is None:
-            self._sum = torch.zeros(self._size, dtype=gradient.dtype, device=gradient.device)
+            self._sum = torch.zeros(self._layers.size, dtype=gradient.dtype, device=gradient.device)
         s = self._sum[block]
-        s.mul_(BETA3).add_(gradient, alpha=self._weight)
-        self._norm += float(torch.linalg.vector_norm(s, 1))
+        for layer, part in self._layers.pieces(block):
+            s[part].mul_(BETA3).add_(gradient[part], alpha=self._weights[layer])
+            self._norms[layer] += float(s[part].abs().sum())
+
+    def _mean(self, values: list[float]) -> float:
+        if min(values) <= 0.0 or len(values) == 1:
+            return min(values)
+        return math.exp(sum(part * math.log(value) for part, value in zip(self._parts, values, strict=True)))
 
     def state_dict(self) -> State:
         """See `Target`."""
         return {
             "count": self._count,
-            "distance": self._distance,
-            "numerator": self._numerator,
-            "norm": self._norm,
+            "first": list(self._first),
+            "distances": list(self._distances),
+            "numerators": list(self._numerators),
+            "norms": list(self._norms),
+            "means": list(self._means),
+            "squares": list(self._squares),
             "start": None if self._start is None else self._start.clone(),
             "sum": None if self._sum is None else self._sum.clone(),
         }
 
     def load_state_dict(self, state: State) -> None:
-        """Continue from `state_dict`'s answer. Raises ValueError when a vector has another size."""
+        """Continue from `state_dict`'s answer. Raises ValueError when it is of another size or has other layers."""
         for name in ("start", "sum"):
-            if state[name] is not None and state[name].numel() != self._size:
-                raise ValueError(f"{name}: expected {self._size} values, got {state[name].numel()}")
-        self._sums.clear()
+            if state[name] is not None and state[name].numel() != self._layers.size:
+                raise ValueError(f"{name}: expected {self._layers.size} values, got {state[name].numel()}")
+        known = len(state.get("distances", ()))
+        if known != len(self._layers):
+            raise ValueError(f"distances: expected those of {len(self._layers)} layers, got {known}")
+        for sums in self._sums:
+            sums.clear()
         self._count = int(state["count"])
-        self._distance, self._numerator = float(state["distance"]), float(state["numerator"])
-        self._norm = float(state["norm"])
+        self._first = [float(value) for value in state["first"]]
+        self._distances = [float(value) for value in state["distances"]]
+        self._numerators = [float(value) for value in state["numerators"]]
+        self._norms = [float(value) for value in state["norms"]]
+        self._means = [float(value) for value in state["means"]]
+        self._squares = [float(value) for value in state["squares"]]
         self._start = None if state["start"] is None else state["start"].clone()
         self._sum = None if state["sum"] is None else state["sum"].clone()
 

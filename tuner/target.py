@@ -7,6 +7,8 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from tuner.layers import Strides
+
 State = dict[str, Any]
 """Nested dict whose leaves are Tensor, float, int, bool, str, None or lists of those."""
 
@@ -26,6 +28,7 @@ class Decision:
     floor:         a learning rate that is small enough for any staleness by itself; 0 where the target knows of none.
     step:          αh, what α is after warm-up in parts of 1/h for the curvature h it was chosen for; None where α was
                    chosen for none.
+    strides:       what α is multiplied by in each layer; None for 1 everywhere.
     """
 
     learning_rate: float
@@ -34,6 +37,7 @@ class Decision:
     gradient_norm: float
     floor: float = 0.0
     step: float | None = None
+    strides: Strides | None = None
 
 
 class Target(Protocol):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from tuner.both import Both
@@ -15,6 +16,7 @@ from tuner.distance import LearntDistance
 from tuner.estimator import Estimator
 from tuner.guard import Guard
 from tuner.lag import Lag
+from tuner.layers import Strides
 from tuner.line_search import ByWorkers
 from tuner.loop import Clamp, Closed, Loop, Open
 from tuner.options import TunerOptions
@@ -36,6 +38,7 @@ class Settings:
     target_momentum: μ*.
     scale:           in (0, 1]: what clipping multiplies the gradient by.
     gradient_norm:   ‖g‖ before clipping, weight decay included.
+    strides:         what α is multiplied by in each layer; None for 1 everywhere. Only rules of Adam's kind know them.
     """
 
     learning_rate: float
@@ -43,6 +46,7 @@ class Settings:
     target_momentum: float
     scale: float
     gradient_norm: float
+    strides: Strides | None = None
 
 
 class Tuner:
@@ -77,6 +81,8 @@ class Tuner:
         self._learning_rate = 0.0
         self._momentum = 0.0
         self._target_momentum = 0.0
+        self._strides: Strides | None = None
+        self._layer_of_sampled: Tensor | None = None
 
     @property
     def clamped(self) -> Clamp | None:
@@ -117,12 +123,14 @@ class Tuner:
         self._learning_rate = self.loop.rate(rate, decision.floor) * self.lr_factor
         self._target_momentum = target
         self._momentum = self.loop.momentum(target)
+        self._strides = decision.strides
         return Settings(
             learning_rate=self._learning_rate,
             momentum=self._momentum,
             target_momentum=target,
             scale=decision.scale,
             gradient_norm=decision.gradient_norm,
+            strides=decision.strides,
         )
 
     def absorb(self, block: slice, gradient: Tensor) -> None:
@@ -147,8 +155,10 @@ class Tuner:
     def measure(self, version: int, applied: Tensor) -> float | None:
         """μ̂_T at the version a gradient was computed at, fed to the loop; None when it cannot be measured.
 
-        applied: [K], that gradient as it was applied: scaled, with weight decay; preconditioned for Adam.
+        applied: [K], that gradient as it was applied: scaled, with weight decay; preconditioned for Adam; not yet with
+        the strides of the update just made.
         """
+        applied = self._in_strides(applied)
         turn, self._count = self._count % self._every, self._count + 1
         if self.guard is not None and (turn == 0 or turn == self._every - 1):  # it compares one gradient with the next
             self.guard.observe(version, applied)
@@ -163,6 +173,14 @@ class Tuner:
         known = measured is not None and staleness < len(self._momenta)
         self.loop.weigh(staleness, measured - self._momenta[-1 - staleness] if known and measured is not None else None)
         return measured
+
+    def _in_strides(self, applied: Tensor) -> Tensor:
+        if self._strides is None:
+            return applied
+        if self._layer_of_sampled is None:
+            self._layer_of_sampled = self._strides.layers.numbers(self.sample)
+        factors = torch.tensor(self._strides.factors, dtype=applied.dtype, device=applied.device)
+        return applied * factors[self._layer_of_sampled]
 
     @property
     def _sampler(self) -> Estimator | Guard:
@@ -206,16 +224,17 @@ class Tuner:
         self._momenta = deque((float(mu) for mu in state.get("momenta", ())), _REMEMBERED)
 
 
-def build(options: TunerOptions, size: int, updates: int, seed: int) -> Tuner:
+def build(options: TunerOptions, size: int, updates: int, seed: int, layers: tuple[int, ...] = ()) -> Tuner:
     """The tuner that `options` describe, for N = `size` parameters and a run of `updates`; `seed` draws the sample.
 
-    Raises ValueError for a size below 1.
+    layers: how many of the parameters each layer has, in their order; without it they are one layer. Raises ValueError
+    for a size below 1, and for layers that do not add up to it.
     """
     if size < 1:
         raise ValueError(f"size: expected at least 1 parameter, got {size}")
     guarded = options.target == "yellowfin" and options.robust
     return Tuner(
-        _target(options, size, updates),
+        _target(options, size, updates, layers),
         _loop(options),
         _estimator(options.estimator, options, size, seed),
         options.lr_factor,
@@ -225,11 +244,11 @@ def build(options: TunerOptions, size: int, updates: int, seed: int) -> Tuner:
     )
 
 
-def _target(options: TunerOptions, size: int, updates: int) -> Target:
+def _target(options: TunerOptions, size: int, updates: int, layers: tuple[int, ...]) -> Target:
     rate, momentum, warmup = options.learning_rate, options.momentum, options.warmup
     match options.target:
         case "distance":
-            return LearntDistance(size, momentum=momentum, updates=updates)
+            return LearntDistance(size, momentum=momentum, updates=updates, layers=layers)
         case "yellowfin":
             return YellowFinTarget(
                 size,

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -71,6 +72,16 @@ class Layout:
     def size(self) -> int:
         """N, the number of trained parameters."""
         return sum(segment.size for segment in self.parameters)
+
+    @cached_property
+    def layers(self) -> tuple[int, ...]:
+        """How many of the trained parameters each layer has, in their order.
+
+        A layer is what one module holds itself, its weight and bias say; what belongs to the model itself and to none
+        of its modules is a layer for each tensor.
+        """
+        modules = groupby(self.parameters, key=lambda segment: segment.name.rpartition(".")[0] or segment.name)
+        return tuple(sum(segment.size for segment in segments) for _, segments in modules)
 
     @cached_property
     def buffer_size(self) -> int:

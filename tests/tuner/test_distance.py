@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tuner.distance import GAIN, GROWTH, INITIAL, LearntDistance, schedule
+from tuner.distance import FIRST, GROWTH, INITIAL, SHRINKING, LearntDistance, schedule
 from tuner.target import Decision, NonFiniteGradient
 
 SIZE, UPDATES = 40, 1500
@@ -19,26 +19,41 @@ WHOLE = slice(0, SIZE)
 class Descent:
     """Steps of length α in every coordinate, as Adam's are, on ½ Σ hᵢ (xᵢ − x*ᵢ)²; x* is as far as `distance` away.
 
-    scale: of the loss.   delay: of the gradients, in updates.
+    scale: of the loss.   delay: of the gradients, in updates.   noise: standard deviation of a gradient's coordinates.
+    start: every coordinate of x_0.
     """
 
-    def __init__(self, distance: float, scale: float = 1.0, delay: int = 0, updates: int = UPDATES) -> None:
+    def __init__(
+        self,
+        distance: float,
+        scale: float = 1.0,
+        delay: int = 0,
+        updates: int = UPDATES,
+        noise: float = 0.0,
+        start: float = 0.0,
+        layers: tuple[int, ...] = (),
+    ) -> None:
         draw = torch.Generator().manual_seed(0)
-        self.target = LearntDistance(SIZE, momentum=0.9, updates=updates)
+        self.noise, self.draw = noise * scale, draw
+        self.target = LearntDistance(SIZE, momentum=0.9, updates=updates, layers=layers)
         self.h, self.scale, self.delay = scale * torch.linspace(0.1, 1.0, SIZE), scale, delay
-        self.optimum = distance * torch.linspace(-1.0, 1.0, SIZE)[torch.randperm(SIZE, generator=draw)]
-        self.xs = [torch.zeros(SIZE)]
+        self.optimum = start + distance * torch.linspace(-1.0, 1.0, SIZE)[torch.randperm(SIZE, generator=draw)]
+        self.xs = [torch.full((SIZE,), start)]
         self.first, self.second = torch.zeros(SIZE), torch.zeros(SIZE)
 
     def step(self) -> Decision:
         t = len(self.xs) - 1
         origin = self.xs[max(0, t - self.delay)]
-        g = self.h * (origin - self.optimum)
+        g = self.h * (origin - self.optimum) + self.noise * torch.randn(SIZE, generator=self.draw)
         decision = told(self.target, g, origin)
         self.first = 0.9 * self.first + 0.1 * g
         self.second = 0.95 * self.second + 0.05 * g.square()
         mean, root = self.first / (1 - 0.9 ** (t + 1)), (self.second / (1 - 0.95 ** (t + 1))).sqrt()
-        self.xs.append(self.xs[-1] - decision.learning_rate * mean / (root + 1e-20 * self.scale))
+        step = decision.learning_rate * mean / (root + 1e-20 * self.scale)
+        assert decision.strides is not None
+        for part, factor in decision.strides.pieces(WHOLE):
+            step[part] *= factor
+        self.xs.append(self.xs[-1] - step)
         return decision
 
     def left(self) -> float:
@@ -61,19 +76,23 @@ def told(target: LearntDistance, gradient: Tensor, origin: Tensor, blocks: int =
 
 
 @pytest.mark.parametrize("distance", [1.0, 5.0, 30.0])
-def test_without_staleness_it_finds_how_far_the_optimum_is_within_a_factor_of_five(distance: float) -> None:
-    descent = Descent(distance)
-    descent.go(UPDATES)
-    assert distance / 5 < descent.target.distance < distance
+def test_without_staleness_it_finds_how_far_the_optimum_is_within_a_factor_of_twelve(distance: float) -> None:
+    descent, seen = Descent(distance), []
+    for _ in range(UPDATES):
+        descent.step()
+        seen.append(descent.target.distance)
+    assert distance / 12 < max(seen) < distance
     assert descent.left() < 1e-5 * distance
 
 
 @pytest.mark.parametrize("delay", [0, 3, 15])
 @pytest.mark.parametrize("distance", [0.05, 1.0, 30.0])
 def test_it_is_a_lower_bound_for_late_gradients_too_and_gets_there(distance: float, delay: int) -> None:
-    descent = Descent(distance, delay=delay)
-    descent.go(UPDATES)
-    assert INITIAL < descent.target.distance < distance
+    descent, seen = Descent(distance, delay=delay), []
+    for _ in range(UPDATES):
+        descent.step()
+        seen.append(descent.target.distance)
+    assert INITIAL < max(seen) < distance
     assert descent.left() < 0.01 * distance
 
 
@@ -84,17 +103,17 @@ def test_the_scale_of_the_loss_does_not_matter(scale: float) -> None:
         ours, theirs = one.step(), other.step()
         assert theirs.learning_rate == pytest.approx(ours.learning_rate, rel=1e-6)
         assert other.target.distance == pytest.approx(one.target.distance, rel=1e-6)
-    assert one.target.distance > 100 * INITIAL
+    assert one.target.distance > 50 * INITIAL
 
 
-def test_the_estimate_starts_at_its_first_value_and_grows_by_two_percent_an_update_at_most() -> None:
+def test_the_estimate_starts_at_its_first_value_and_grows_by_three_percent_an_update_at_most() -> None:
     descent, seen = Descent(1e4), []
     for _ in range(300):
         descent.step()
         seen.append(descent.target.distance)
     assert seen[0] == INITIAL
     assert all(a <= b <= a * (1 + GROWTH) * (1 + 1e-12) for a, b in pairwise(seen))
-    assert seen[-1] == pytest.approx(INITIAL * 1.02**298, rel=0.3), "far away nothing else limits it"
+    assert seen[-1] == pytest.approx(INITIAL * 1.03**298, rel=0.3), "far away nothing else limits it"
 
 
 def test_at_the_optimum_it_never_falls_below_its_first_value() -> None:
@@ -109,7 +128,7 @@ def test_the_learning_rate_is_the_estimate_times_a_warm_up_and_a_fall_to_nothing
     for t in range(400):
         decision = descent.step()
         share = min(1.0, (t + 1) / 40) * (1 - t / 400) ** 1.5
-        assert decision.learning_rate == pytest.approx(GAIN * descent.target.distance * share, rel=1e-12)
+        assert decision.learning_rate == pytest.approx(descent.target.distance * share, rel=1e-12)
         assert decision.floor == pytest.approx(1e-3 * share, rel=1e-12)
         assert (decision.momentum, decision.scale) == (0.9, 1.0)
     assert decision.learning_rate < 2e-4 * descent.target.distance
@@ -128,17 +147,17 @@ def test_the_estimate_by_hand() -> None:
     """Three updates of one coordinate, with everything written out."""
     target = LearntDistance(1, momentum=0.0, updates=10**9)
     x, beta3 = [5.0, 4.0, 2.0], math.sqrt(0.999)
-    numerator = total = 0.0
+    first, numerator, total = 0.04 * 5.0, 0.0, 0.0
     for t, (here, g) in enumerate(zip(x, (1.0, 2.0, 3.0), strict=True)):
         target.look(slice(0, 1), torch.tensor([g]), torch.tensor([here]))
         target.decide()
         target.absorb(slice(0, 1), torch.tensor([g]))
-        k = (1 - beta3) * (t + 1) / 40 * (target.distance / 1e-3) ** 2
+        k = (1 - beta3) * (t + 1) / 40 * (target.distance / first) ** 2
         numerator, total = beta3 * numerator + k * g * (5.0 - here), beta3 * total + k * g
         state = target.state_dict()
-        assert state["numerator"] == pytest.approx(numerator, rel=1e-6)
-        assert state["norm"] == pytest.approx(total, rel=1e-6)
-    assert target.distance == pytest.approx(1e-3 * 1.02, rel=1e-9), "r/‖s‖₁ is about 1, so growth limits it"
+        assert state["numerators"] == [pytest.approx(numerator, rel=1e-6)]
+        assert state["norms"] == [pytest.approx(total, rel=1e-6)]
+    assert target.distance == pytest.approx(first * 1.03, rel=1e-9), "r/‖s‖₁ is about 1, so growth limits it"
 
 
 def test_blocks_do_not_matter() -> None:
@@ -183,6 +202,59 @@ def test_a_state_of_another_size_is_refused() -> None:
     descent.go(2)
     with pytest.raises(ValueError, match=f"start: expected 3 values, got {SIZE}"):
         LearntDistance(3, momentum=0.9, updates=10).load_state_dict(descent.target.state_dict())
+    with pytest.raises(ValueError, match="distances: expected those of 2 layers, got 1"):
+        LearntDistance(SIZE, momentum=0.9, updates=10, layers=(1, SIZE - 1)).load_state_dict(
+            descent.target.state_dict()
+        )
+
+
+def test_the_first_estimate_is_of_the_size_of_the_parameters() -> None:
+    descent = Descent(1.0, start=-3.0)
+    descent.step()
+    assert descent.target.distance == pytest.approx(FIRST * 3.0, rel=1e-6)
+
+
+def test_layers_start_with_their_own_magnitude_within_a_factor_of_four_of_the_whole() -> None:
+    target = LearntDistance(SIZE, momentum=0.9, updates=10, layers=(10, 10, 20))
+    origin = torch.cat((torch.full((10,), 0.0), torch.full((10,), 1.0), torch.full((20,), 2.0)))
+    told(target, torch.ones(SIZE), origin)
+    whole = FIRST * 1.25
+    assert target.distances == pytest.approx((whole / 4, FIRST, FIRST * 2.0), rel=1e-6)
+    decision = told(target, torch.ones(SIZE), origin)
+    assert decision.strides is not None
+    rates = [decision.learning_rate * factor for factor in decision.strides.factors]
+    assert rates == pytest.approx([d * schedule(1, 10) for d in target.distances], rel=1e-12)
+
+
+def test_each_layer_goes_by_its_own_distance() -> None:
+    """Half of the coordinates have 100 times as far to go."""
+    descent = Descent(0.5, layers=(20, 20))
+    descent.optimum[20:] *= 100.0
+    descent.go(UPDATES)
+    near, far = descent.target.distances
+    assert 0.02 < near < 0.5
+    assert 5.0 < far < 50.0
+    assert (descent.xs[-1] - descent.optimum).abs().max() < 0.01
+
+
+def test_an_estimate_falls_where_noise_only_scatters_the_steps_and_not_below_its_first_value() -> None:
+    descent, seen = Descent(1.0, noise=0.3, start=0.1, updates=10**6), []
+    for _ in range(1500):
+        descent.step()
+        seen.append(descent.target.distance)
+    assert max(seen) > 10 * seen[0]
+    assert all(b >= a * (1 - SHRINKING) * (1 - 1e-12) for a, b in pairwise(seen))
+    assert seen[-1] < 0.2 * max(seen)
+    assert min(seen) == pytest.approx(0.1 * FIRST, rel=1e-6)
+
+
+def test_without_an_origin_nothing_is_learnt() -> None:
+    target = LearntDistance(SIZE, momentum=0.9, updates=100)
+    for _ in range(30):
+        target.look(WHOLE, torch.ones(SIZE))
+        target.decide()
+        target.absorb(WHOLE, torch.ones(SIZE))
+    assert target.distance == pytest.approx(INITIAL, rel=1e-12)
 
 
 def same(one: dict[str, object], other: dict[str, object]) -> bool:
