@@ -19,6 +19,7 @@ import torch
 from hypothesis import settings
 
 import psserver.router
+import worker.connection
 
 SHARED_MEMORY = Path("/dev/shm")
 PACKS = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
@@ -42,11 +43,16 @@ def _interrupts_arrive() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _servers_in_threads_look_up_often() -> Iterator[None]:
-    """Tests that have a server of their own wait for its tick, which comes ten times as often here as in a run."""
+def _nobody_in_threads_waits_long() -> Iterator[None]:
+    """Servers and clients of the tests' own look up ten times as often as in a run; processes do as in a run."""
+    quick = {
+        psserver.router: {"_POLL_MS": 10, "_TICK_SECONDS": 0.025},
+        worker.connection: {"_POLL_MS": 10, "_NEWS_SECONDS": 0.05, "_LINGER_MS": 200},
+    }
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(psserver.router, "_POLL_MS", 10)
-        patch.setattr(psserver.router, "_TICK_SECONDS", 0.025)
+        for module, values in quick.items():
+            for name, value in values.items():
+                patch.setattr(module, name, value)
         yield
 
 
