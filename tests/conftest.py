@@ -18,6 +18,7 @@ import pytest
 import torch
 from hypothesis import settings
 
+import psserver.checkpoint
 import psserver.router
 import worker.connection
 
@@ -53,6 +54,14 @@ def _nobody_in_threads_waits_long() -> Iterator[None]:
         for module, values in quick.items():
             for name, value in values.items():
                 patch.setattr(module, name, value)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_checkpoint_waits_for_the_disk() -> Iterator[None]:
+    """Thousands of checkpoints are written, and read by the same kernel; `test_checkpoint.py` has one that waits."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(psserver.checkpoint, "_sync", lambda path: None)
         yield
 
 
