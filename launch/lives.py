@@ -37,7 +37,7 @@ def record_life(run_dir: Path, experiment: Experiment, update: int) -> None:
     """
     places = RunDir(run_dir)
     arrivals = _lines(places.arrivals)
-    rows = [row for row in read_rows(places.lives) if row["arrivals"] < arrivals]
+    rows = [row for row in read_rows(places.lives) if row.get("arrivals", arrivals) < arrivals]
     rows.append({"update": update, "arrivals": arrivals, "experiment": experiment.model_dump(mode="json")})
     part = places.lives.with_suffix(".part")
     part.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
