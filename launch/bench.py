@@ -19,7 +19,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from launch import bench_simulator
+from launch import bench_simulator, bench_update
 from psserver import Model, ParameterServer, Plan, RuleOptions, ServerOptions, serve
 from psserver.metrics import Arrival, NoRecord
 from psserver.progress import UpdateRow
@@ -58,17 +58,24 @@ def main(arguments: list[str]) -> int:
 @click.command()
 @click.option("--size", default=1_730_000, show_default=True, help="Parameters (ResNet-110 has 1.73 million).")
 @click.option("--workers", default="1,4,16", show_default=True, help="Numbers of workers, separated by commas.")
-@click.option("--updates", default=400, show_default=True, help="Updates of each measurement.")
+@click.option(
+    "--updates", default=400, type=click.IntRange(min=2), show_default=True, help="Updates of each measurement."
+)
 @click.option("--rounds", default=3, show_default=True, help="Repetitions, interleaved; the median is printed.")
 @click.option("--simulator", is_flag=True, help="Instead: what `yfps simulate` adds to the gradients, on CIFAR-10.")
+@click.option("--update", is_flag=True, help="Instead: milliseconds of an update, the default beside constants.")
 @click.option("--data-dir", type=click.Path(path_type=Path, file_okay=False), help="Folder of CIFAR-10.")
-def _command(size: int, workers: str, updates: int, rounds: int, simulator: bool, data_dir: Path | None) -> int:
+def _command(
+    size: int, workers: str, updates: int, rounds: int, simulator: bool, update: bool, data_dir: Path | None
+) -> int:
     """Measure updates per second: gradients of SIZE float32 pushed by processes that compute nothing.
 
     Read them as ratios: the limits beside them were measured in the same minutes on the same machine.
     """
     if simulator:
         return bench_simulator.main(data_dir, rounds=rounds)
+    if update:
+        return bench_update.main(size, updates)
     torch.set_num_threads(1)
     counts = [int(word) for word in workers.split(",")]
     measurements: dict[str, Callable[[], float]] = {

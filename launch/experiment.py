@@ -191,6 +191,11 @@ def load_experiment(source: str | Path, settings: Iterable[str | Override] = ())
     return _build(document, str(path), _parsed(settings), path.parent)
 
 
+def experiment_from(document: dict[str, Any], where: str, settings: Iterable[str | Override] = ()) -> Experiment:
+    """The experiment of a record's `model_dump`, with settings applied. Raises ConfigurationError, naming `where`."""
+    return _build(document, where, _parsed(settings))
+
+
 def _parsed(settings: Iterable[str | Override]) -> list[Override]:
     return [parse_override(item) if isinstance(item, str) else item for item in settings]
 

@@ -18,6 +18,7 @@ from psserver.errors import ConfigurationError
 
 Numbers: TypeAlias = NDArray[np.float64]
 _MOST_MARKS = 40
+_BESIDE = "total_momentum_"  # and the name of an estimator that steers nothing
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,12 @@ class History:
     def finished(self) -> bool:
         """Whether the run came to write its summary."""
         return bool(self.written)
+
+    @cached_property
+    def beside(self) -> dict[str, str]:
+        """Estimators of total momentum that steered nothing: their column of metrics.jsonl -> their name."""
+        columns = {name: None for row in self.rows for name in row if name.startswith(_BESIDE)}
+        return {column: column.removeprefix(_BESIDE) for column in columns}
 
     def evaluation(self, name: str) -> tuple[Numbers, Numbers, Numbers]:
         """Updates and seconds at which the evaluator reported `name`, and its values, each [evaluations]."""

@@ -16,6 +16,7 @@ import torch
 
 from launch.build import initial_model, make_evaluator, make_server, make_task
 from launch.experiment import Experiment, load_experiment
+from launch.lives import record_life
 from launch.rundir import RunDir
 from psserver import serve
 from psserver.errors import TaskError, YellowFinError
@@ -40,6 +41,7 @@ def run_server_process(run_dir: Path, bind: list[str], resume: bool, parent: int
     torch.set_num_threads(1)
     model, _ = initial_model(experiment, make_task(experiment))
     server, checkpoints = make_server(experiment, model, run_dir, resume=resume, clock=time.monotonic)
+    record_life(run_dir, experiment, server.version)
 
     def bound(addresses: list[str]) -> None:
         place = run_dir / "server.json"

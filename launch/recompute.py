@@ -62,16 +62,39 @@ class Recomputation:
         self.trajectory = Trajectory(model.parameters, version=0, slots=3, directory=None)
         self._updater = Updater(self.trajectory, self.rule, self.tuner, rule.gradient_decay)
         self.tuner.record(0, self.trajectory.current.tensor)
-        self._train, self._threads = train, worker_threads(experiment)
+        self.experiment = experiment
         self._model = Gradient(task, Shard(0, train.workers, train.seed), pick_device(train.device, task))
         self._workers: dict[int, Gradient] = {}
         self._steps: dict[int, int] = {}
         self._outs: list[Tensor] = []
-        server = experiment.server
-        self._synchronous = server.mode == "synchronous"
-        self._stale_is_lost = not self._synchronous and server.max_staleness is None and rule.discards_from is None
-        self._uses = Counter(row.version for row in rows if self.needs(row))
+        self._uses = Counter(row.version for row in rows)
         self._keep()
+
+    @property
+    def synchronous(self) -> bool:
+        """Whether an update is the mean of a round."""
+        return self.experiment.server.mode == "synchronous"
+
+    def change(self, experiment: Experiment) -> None:
+        """Go on with other settings, as a server does that is resumed with them, and the workers started with it.
+
+        A worker whose recurrent state goes on keeps the settings it was started with.
+        """
+        before, self.experiment = self.experiment, experiment
+        if experiment == before:
+            return
+        train, rule, tuner = experiment.train, self.rule.state_dict(), self.tuner.state_dict()
+        self.rule = make_rule(experiment.rule, self.layout.size, experiment.server.sources(train.workers))
+        self.rule.load_state_dict(rule)
+        self.tuner = build_tuner(experiment.tuner, self.layout.size, train.updates, train.seed)
+        self.tuner.load_state_dict(tuner)
+        self._updater = Updater(self.trajectory, self.rule, self.tuner, experiment.rule.gradient_decay)
+        if _of_workers(experiment) != _of_workers(before):
+            task = make_task(experiment)
+            self.recurrent = task.state is not None
+            self._model = Gradient(task, Shard(0, train.workers, train.seed), pick_device(train.device, task))
+            if not self.recurrent:
+                self._workers.clear()
 
     def needs(self, row: ArrivalRow) -> bool:
         """Whether the row's gradient is to be computed.
@@ -81,8 +104,14 @@ class Recomputation:
         """
         if row.refused in (None, "not-finite"):
             return True
-        lost = row.version > row.update or (row.refused == "stale" and self._stale_is_lost)
+        server, discards = self.experiment.server, self.experiment.rule.discards_from
+        stale_is_lost = not self.synchronous and server.max_staleness is None and discards is None
+        lost = row.version > row.update or (row.refused == "stale" and stale_is_lost)
         return self.recurrent and not lost
+
+    def skip(self, row: ArrivalRow) -> None:
+        """The row's gradient will not be asked for."""
+        self._used(row.version)
 
     def compute(self, rows: Sequence[ArrivalRow]) -> list[Computed]:
         """The gradients of a round (asynchronous: of one push), each at its own version."""
@@ -103,7 +132,7 @@ class Recomputation:
         arrivals = [contribution.arrival for contribution in contributions]
         curvature, distance = mean_curvature(arrivals), mean_distance(arrivals)
         try:
-            worker = 0 if self._synchronous else round_[0].row.worker
+            worker = 0 if self.synchronous else round_[0].row.worker
             loss = sum(c.loss for c in round_) / len(round_)
             update = self._updater.apply(gradient, round_[0].row.version, loss, curvature, worker, distance)
         except NonFiniteGradient:
@@ -113,13 +142,16 @@ class Recomputation:
 
     def _compute(self, row: ArrivalRow, out: Tensor) -> Computed:
         worker = self._worker(row)
-        torch.set_num_threads(self._threads)
+        torch.set_num_threads(worker_threads(self.experiment))
         loss, _ = worker.compute(self.trajectory.values(row.version), out, row.step)
         self.gradients += 1
-        self._uses[row.version] -= 1
-        if not self._uses[row.version]:
-            self.trajectory.release(row.version)
+        self._used(row.version)
         return Computed(row, loss, out)
+
+    def _used(self, version: int) -> None:
+        self._uses[version] -= 1
+        if not self._uses[version] and version <= self.trajectory.version:
+            self.trajectory.release(version)
 
     def _keep(self) -> None:
         """Hold the newest version if a gradient will be computed at it."""
@@ -137,6 +169,13 @@ class Recomputation:
             )
         worker = self._workers.get(row.worker)
         if worker is None or row.fresh:
-            worker = self._model.another(Shard(row.worker, self._train.workers, self._train.seed))
+            train = self.experiment.train
+            worker = self._model.another(Shard(row.worker, train.workers, train.seed))
             self._workers[row.worker] = worker
         return worker
+
+
+def _of_workers(experiment: Experiment) -> tuple[object, ...]:
+    """The settings that a worker's gradients follow from."""
+    train = experiment.train
+    return experiment.task, experiment.data, train.workers, train.seed, train.device

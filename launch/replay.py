@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from launch.bits import differing_tensors, first_difference, largest, same_bits, same_number, tensors_not_finite
-from launch.experiment import Experiment, load_experiment
+from launch.lives import Life, changes, read_lives, stretches
 from launch.recompute import Computed, Recomputation
 from launch.rundir import RunDir, read_rows
 from launch.trace import ArrivalRow, read_arrivals
@@ -66,6 +66,7 @@ class Replayed:
     """What a replay found. `identical`: nothing that was compared differs in a single bit.
 
     updates, gradients: how many were recomputed.   checkpoints: updates at which all state was compared as well.
+    settings_known:     the record says with which settings each life of the server went on.
     """
 
     updates: int = 0
@@ -74,6 +75,7 @@ class Replayed:
     difference: Difference | None = None
     not_finite: list[NotFinite] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    settings_known: bool = True
 
     @property
     def identical(self) -> bool:
@@ -93,49 +95,62 @@ def replay(
     Raises ConfigurationError for a folder without a record, LayoutError when the task's model has changed.
     """
     settings = [] if data_dir is None else [f"data.dir={str(data_dir)!r}"]
-    experiment = load_experiment(run_dir, settings)
+    lives = read_lives(run_dir, settings)
     rows = [row for row in read_arrivals(run_dir) if until is None or row.update <= until]
-    return _Replay(run_dir, experiment, rows).run(progress)
+    return _Replay(run_dir, lives, rows).run(progress)
 
 
 class _Replay:
     """One replay: a recomputation beside what was recorded."""
 
-    def __init__(self, run_dir: Path, experiment: Experiment, rows: list[ArrivalRow]) -> None:
-        self._synchronous = experiment.server.mode == "synchronous"
+    def __init__(self, run_dir: Path, lives: list[Life], rows: list[ArrivalRow]) -> None:
         self._last = max((row.update for row in rows if row.refused is None), default=0)
         self._metrics = {row["update"]: row for row in read_rows(RunDir(run_dir).metrics)}
         self._checkpoints = _checkpoints(RunDir(run_dir).checkpoints)
-        self._rows = rows
+        self._rows, self._lives = rows, lives
         self._suspect = any(row.refused == "not-finite" for row in rows)
-        self._again = Recomputation(experiment, rows)
+        self._again = Recomputation(lives[0].experiment, rows)
         self._unfinished: list[Computed] = []
-        self.found = Replayed(notes=self._again.notes)
+        known = RunDir(run_dir).lives.is_file() and not lives[0].arrivals
+        self.found = Replayed(notes=self._again.notes, settings_known=known)
 
     def run(self, progress: Callable[[int, int], None]) -> Replayed:
         """Go through all rows, or to the first difference."""
         found = self.found
-        for round_ in self._rounds():
-            if round_[0].refused is not None:
-                found.difference = self._refused(round_[0])
-            else:
-                found.difference = self._applied(round_)
-                progress(self._again.trajectory.version, self._last)
+        if self._lives[0].arrivals:
+            found.notes.append(
+                f"the settings until update {self._lives[0].update} were not recorded; those from there on were taken"
+            )
+        for life, rows in stretches(self._lives, self._rows):
+            if rows:
+                self._begin(life)
+                found.difference = self._relive(rows, progress)
             if found.difference is not None:
                 break
-        else:
-            found.difference = self._refused_round()
         found.updates, found.gradients = self._again.trajectory.version, self._again.gradients
         missing = self._last - len([update for update in self._metrics if update <= self._last])
         if missing and found.difference is None:
             found.notes.append(f"metrics.jsonl lacks {missing} of {self._last} updates, which were not compared")
         return found
 
-    def _rounds(self) -> Iterator[list[ArrivalRow]]:
-        """The rows of one update together, each refused one by itself."""
-        numbered = enumerate(self._rows)
-        for _, group in groupby(numbered, key=lambda item: (item[1].update, item[1].refused and item[0])):
-            yield [row for _, row in group]
+    def _begin(self, life: Life) -> None:
+        """Go on with the settings of a life of the server."""
+        changed = changes(self._again.experiment, life.experiment)
+        if changed:
+            self.found.notes.append(f"resumed at update {life.update} with {', '.join(changed)}")
+        self._again.change(life.experiment)
+
+    def _relive(self, rows: Sequence[ArrivalRow], progress: Callable[[int, int], None]) -> Difference | None:
+        """Go through the rows of one life of the server."""
+        for round_ in _rounds(rows):
+            if round_[0].refused is not None:
+                difference = self._refused(round_[0])
+            else:
+                difference = self._applied(round_)
+                progress(self._again.trajectory.version, self._last)
+            if difference is not None:
+                return difference
+        return self._refused_round()
 
     def _applied(self, rows: list[ArrivalRow]) -> Difference | None:
         version = self._again.trajectory.version
@@ -158,23 +173,25 @@ class _Replay:
     def _refused(self, row: ArrivalRow) -> Difference | None:
         """A push that was not applied; it may be the first that was not finite."""
         if not self._again.needs(row) or row.version > self._again.trajectory.version:
+            self._again.skip(row)
             return None
         there = largest(self._again.layout, torch.from_numpy(self._again.trajectory.values(row.version)))
         (computed,) = self._again.compute([row])
         if row.refused != "not-finite":
             return None
-        if self._synchronous and computed.finite:  # refused with its round, whose mean was not finite
+        if self._again.synchronous and computed.finite:  # refused with its round, whose mean was not finite
             self._unfinished.append(Computed(row, computed.loss, computed.gradient.clone()))
             return None
-        if math.isfinite(computed.loss) and not self._synchronous and self._again.apply([computed]) is not None:
+        if math.isfinite(computed.loss) and not self._again.synchronous and self._again.apply([computed]) is not None:
             return _difference([row], "gradient", "not finite", "finite")
         if not self._known("gradient"):
             self._appeared("gradient", [row], computed.loss, self._tensors(computed), there)
         return None
 
     def _refused_round(self) -> Difference | None:
-        if self._unfinished and self._again.apply(self._unfinished) is not None:
-            return _difference([c.row for c in self._unfinished], "mean gradient", "not finite", "finite")
+        unfinished, self._unfinished = self._unfinished, []
+        if unfinished and self._again.apply(unfinished) is not None:
+            return _difference([c.row for c in unfinished], "mean gradient", "not finite", "finite")
         return None
 
     def _known(self, what: str) -> bool:
@@ -223,6 +240,13 @@ class _Replay:
                 return _difference(rows, *different)
         self.found.checkpoints.append(update)
         return None
+
+
+def _rounds(rows: Sequence[ArrivalRow]) -> Iterator[list[ArrivalRow]]:
+    """The rows of one update together, each refused one by itself."""
+    numbered = enumerate(rows)
+    for _, group in groupby(numbered, key=lambda item: (item[1].update, item[1].refused and item[0])):
+        yield [row for _, row in group]
 
 
 def _difference(

@@ -34,7 +34,7 @@ def sentences(found: Replayed, run_dir: Path) -> Iterator[str]:
         yield from _difference(found.difference)
         yield "  Bits are the same on the same hardware, with the same libraries and the same number of threads."
         resumed = [row["text"] for row in read_rows(RunDir(run_dir).events) if row["kind"] == "resumed"]
-        if resumed:
+        if resumed and not found.settings_known:
             yield f"  The run was {', '.join(resumed)}: a setting that was changed there is not in the record."
     for appeared in found.not_finite:
         yield from _not_finite(appeared)

@@ -35,6 +35,11 @@ class RunDir:
         return self.path / "arrivals.jsonl"
 
     @property
+    def lives(self) -> Path:
+        """The settings of each life of the server, and where it began."""
+        return self.path / "lives.jsonl"
+
+    @property
     def evaluations(self) -> Path:
         """A row an evaluation."""
         return self.path / "evaluations.jsonl"

@@ -18,6 +18,10 @@ import pytest
 import torch
 from hypothesis import settings
 
+import psserver.checkpoint
+import psserver.router
+import worker.connection
+
 SHARED_MEMORY = Path("/dev/shm")
 PACKS = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 FOLDERS = ("cifar-10-batches-bin", "cifar-100-binary")
@@ -37,6 +41,28 @@ def _one_thread() -> None:
 def _interrupts_arrive() -> None:
     """Programs inherit that SIGINT is ignored, as it is for whatever a shell starts in the background."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nobody_in_threads_waits_long() -> Iterator[None]:
+    """Servers and clients of the tests' own look up ten times as often as in a run; processes do as in a run."""
+    quick = {
+        psserver.router: {"_POLL_MS": 10, "_TICK_SECONDS": 0.025},
+        worker.connection: {"_POLL_MS": 10, "_NEWS_SECONDS": 0.05, "_LINGER_MS": 200},
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for module, values in quick.items():
+            for name, value in values.items():
+                patch.setattr(module, name, value)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_checkpoint_waits_for_the_disk() -> Iterator[None]:
+    """Thousands of checkpoints are written, and read by the same kernel; `test_checkpoint.py` has one that waits."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(psserver.checkpoint, "_sync", lambda path: None)
+        yield
 
 
 @pytest.fixture(scope="session")

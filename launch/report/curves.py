@@ -18,6 +18,7 @@ _BARS = 60
 _FEW = 40
 _PERCENT = {"tickformat": ".3~p", "hoverformat": ".4~p"}
 _TARGET, _TOTAL, _ALGORITHMIC = 0, 3, 4
+_BESIDE = (2, 1, 5)
 
 
 def curves(runs: Sequence[History], smoothing: Smoothing) -> list[Chart]:
@@ -41,23 +42,33 @@ def _loss(runs: Sequence[History], smoothing: Smoothing) -> Chart:
 
 
 def _momentum(runs: Sequence[History], smoothing: Smoothing) -> Chart:
-    alone = len(runs) == 1
-    kinds = (
-        ("target_momentum", Key("kind:target", "target", "dot", _TARGET if alone else None)),
-        ("total_momentum", Key("kind:total", "total, measured", "solid", _TOTAL if alone else None)),
-        ("momentum", Key("kind:algorithmic", "algorithmic", "dash", _ALGORITHMIC if alone else None)),
-    )
+    keys = _momentum_keys(runs)
     traces: list[dict[str, Any]] = []
     for index, run in enumerate(runs):
-        for name, key in kinds:
+        for name, key in keys.items():
             values = run.column(name)
-            if name != "total_momentum":
+            if not name.startswith("total_momentum"):
                 traces += _curve(runs, index, values, key=key)
                 continue
             for window in smoothing.choices:
                 traces += _curve(runs, index, smoothed(values, window), window=window, key=key)
     layout = {"yaxis": {"zeroline": True}}
-    return Chart("momentum", "Momentum", traces, layout, keys=tuple(key for _, key in kinds))
+    return Chart("momentum", "Momentum", traces, layout, keys=tuple(keys.values()))
+
+
+def _momentum_keys(runs: Sequence[History]) -> dict[str, Key]:
+    """Column of metrics.jsonl -> how it is drawn; with the estimators beside the one in use that any run has."""
+    alone = len(runs) == 1
+    keys = {
+        "target_momentum": Key("kind:target", "target", "dot", _TARGET if alone else None),
+        "total_momentum": Key("kind:total", "total, measured", "solid", _TOTAL if alone else None),
+        "momentum": Key("kind:algorithmic", "algorithmic", "dash", _ALGORITHMIC if alone else None),
+    }
+    beside = {column: name for run in runs for column, name in run.beside.items()}
+    for number, (column, name) in enumerate(beside.items()):
+        colour = _BESIDE[number % len(_BESIDE)] if alone else None
+        keys[column] = Key(f"kind:beside-{number}", f"total by {name}", "dashdot", colour)
+    return keys
 
 
 def _rate(runs: Sequence[History]) -> Chart:
@@ -104,7 +115,7 @@ def _trace(
     name = words(runs[index].name)
     trace: dict[str, Any] = {
         "type": "scatter",
-        "name": name if key is None else key.label if len(runs) == 1 else f"{name}, {key.label}",
+        "name": name if key is None else words(key.label) if len(runs) == 1 else f"{name}, {words(key.label)}",
         "x": updates,
         "y": values,
         "mode": "lines+markers" if len(chosen) <= _FEW and not faint else "lines",

@@ -10,7 +10,7 @@ from typing import Any
 from launch.history import History
 from psserver.progress import UpdateRow
 
-_UPDATES = tuple(UpdateRow.__dataclass_fields__)
+_UPDATES = tuple(name for name in UpdateRow.__dataclass_fields__ if name != "beside")
 _PUSHES = ("update", "seconds", "worker", "step", "version", "staleness", "fresh", "refused")
 _EVALUATIONS = ("update", "seconds", "name", "value")
 
@@ -20,8 +20,9 @@ def write_csv(runs: Sequence[History], page: Path) -> list[Path]:
 
     Every row begins with the run's name. An empty field was not measured, or is not known of an older run.
     """
+    beside = {column: None for run in runs for column in run.beside}
     tables = {
-        "": (_UPDATES, ((run.name, row) for run in runs for row in run.rows)),
+        "": ((*_UPDATES, *beside), ((run.name, row) for run in runs for row in run.rows)),
         "-pushes": (_PUSHES, ((run.name, row) for run in runs for row in _pushes(run))),
         "-evaluations": (_EVALUATIONS, ((run.name, row) for run in runs for row in _evaluations(run))),
     }

@@ -20,6 +20,7 @@ from launch.report.smoothing import smoothing
 # Okabe and Ito's palette: told apart with any colour vision, and in grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 TARGET, TOTAL, ALGORITHMIC = "#0072B2", "#CC79A7", "#E69F00"
+BESIDE = ("#009E73", "#D55E00", "#56B4E9")
 _DASHES = ("-", "--", ":", "-.")
 _POINTS = 1200
 _NAMED = 5
@@ -71,21 +72,28 @@ def draw_loss_in_time(axes: Axes, runs: Sequence[History]) -> None:
 
 
 def draw_momentum(axes: Axes, runs: Sequence[History]) -> None:
-    """Momentum three ways: the target, the total one measured, and the algorithmic one that is applied."""
-    kinds = (("target_momentum", "target", TARGET, ":"), ("total_momentum", "total, measured", TOTAL, "-"))
+    """Momentum: the target, the total one measured, the algorithmic one applied, and what other estimators say."""
+    kinds: dict[str, tuple[str, str, Any]] = {
+        "target_momentum": ("target", TARGET, ":"),
+        "total_momentum": ("total, measured", TOTAL, "-"),
+        "momentum": ("algorithmic", ALGORITHMIC, "--"),
+    }
+    beside = {column: name for run in runs for column, name in run.beside.items()}
+    for number, (column, name) in enumerate(beside.items()):
+        kinds[column] = (f"total by {name}", BESIDE[number % len(BESIDE)], "-.")
     for index, run in enumerate(runs):
-        for name, label, own, dash in (*kinds, ("momentum", "algorithmic", ALGORITHMIC, "--")):
-            values = run.column(name)
-            if name == "total_momentum":
+        for column, (_, own, dash) in kinds.items():
+            values = run.column(column)
+            if column.startswith("total_momentum"):
                 values = smoothed(values, smoothing(runs).usual)
-            colour = own if len(runs) == 1 else COLOURS[index % len(COLOURS)]
             x, y = _thinned(run.updates, values)
-            axes.plot(x, y, color=colour, linestyle=dash, label=label if index == 0 else None)
+            axes.plot(x, y, color=own if len(runs) == 1 else COLOURS[index % len(COLOURS)], linestyle=dash)
     axes.axhline(0, color="#8a8f98", linewidth=0.8)
     _finish(axes, "Momentum", "", [])
-    handles = [Line2D([], [], color=TARGET if len(runs) == 1 else "#444a54", linestyle=":", label="target")]
-    handles += [Line2D([], [], color=TOTAL if len(runs) == 1 else "#444a54", label="total, measured")]
-    handles += [Line2D([], [], color=ALGORITHMIC if len(runs) == 1 else "#444a54", linestyle="--", label="algorithmic")]
+    handles = [
+        Line2D([], [], color=own if len(runs) == 1 else "#444a54", linestyle=dash, label=label)
+        for label, own, dash in kinds.values()
+    ]
     axes.legend(handles=handles, loc="best")
 
 

@@ -82,6 +82,27 @@ def test_momentum_is_shown_three_ways(tmp_path: Path) -> None:
     assert last == {"target": 0.9, "total, measured": 0.8, "algorithmic": -0.2}
 
 
+def test_estimators_beside_the_one_in_use_have_lines_and_keys_of_their_own(tmp_path: Path) -> None:
+    rows = [row(n, total_momentum_lag=0.7, total_momentum_regression=None if n < 90 else 0.6) for n in range(1, 5001)]
+    run = one(tmp_path, rows)
+    chart = drawn(run)["momentum"]
+    assert [key.label for key in chart.keys][3:] == ["total by lag", "total by regression"]
+    assert len({key.colour for key in chart.keys}) == 5
+    lines = [trace for trace in chart.traces if trace["name"] == "total by regression"]
+    assert [trace["meta"]["window"] for trace in lines] == [1, 20, 100, 500]
+    assert all((trace["x"][0], trace["y"][-1], len(trace["x"]) <= POINTS) == (90, 0.6, True) for trace in lines)
+    plain = load_history(write_run(tmp_path / "plain", [row(1), row(2)]))
+    both = drawn(run, plain)["momentum"]
+    assert {trace["name"] for trace in both.traces if "plain" in trace["name"]} == {
+        "plain, target", "plain, total, measured", "plain, algorithmic",
+    }  # fmt: skip
+    page = report([run.path, plain.path], tmp_path / "both.html", csv=True)
+    assert "total by regression</button>" in page.read_text()
+    with (tmp_path / "both.csv").open(newline="") as file:
+        first = next(csv.DictReader(file))
+    assert (first["total_momentum_lag"], "beside" in first) == ("0.7", False)
+
+
 def test_the_timeline_tells_pushes_refusals_and_losses_apart(tmp_path: Path) -> None:
     arrivals = [arrival(n) for n in range(1, 40)] + [arrival(39, "stale")]
     run = one(tmp_path, [row(n) for n in range(1, 41)], arrivals=arrivals)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from psserver import CheckpointOptions, Checkpoints, RuleOptions, latest_checkpoint, load_checkpoint
-from psserver.checkpoint import save_checkpoint
+from psserver.checkpoint import _sync, save_checkpoint
 from psserver.errors import CheckpointError
 from tests.psserver.conftest import Rows, ServerFactory, Talker
 
@@ -44,6 +44,18 @@ def test_only_the_newest_are_kept(tmp_path: Path) -> None:
     newest = latest_checkpoint(tmp_path)
     assert newest is not None
     assert load_checkpoint(newest) == {"version": 100_000_000}
+
+
+def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced = []
+
+    def sync(path: Path) -> None:
+        _sync(path)  # as it was before tests/conftest.py took it away
+        synced.append((path.name, sorted(p.name for p in tmp_path.iterdir())))
+
+    monkeypatch.setattr("psserver.checkpoint._sync", sync)
+    path = save_checkpoint(tmp_path, 1, {"version": 1}, keep=1)
+    assert synced == [("update-00000001.part", ["update-00000001.part"]), (tmp_path.name, [path.name])]
 
 
 def test_there_is_no_latest_in_an_empty_folder(tmp_path: Path) -> None:

@@ -97,16 +97,16 @@ def test_a_silent_server_is_given_up_after_patience_and_one_that_wakes_up_has_lo
     tmp_path: Path, address: str
 ) -> None:
     with ServerProcess(tmp_path, address, workers=2, heartbeat_timeout=1.0) as server:
-        trainer = Trainer(address, patience=4.0)
+        trainer = Trainer(address, patience=3.0)
         until(lambda: trainer.versions)
-        with ParameterClient(address, SIZE, patience=1.0) as hasty:
+        with ParameterClient(address, SIZE, patience=0.6) as hasty:
             snapshot = hasty.pull()
             server.process.send_signal(signal.SIGSTOP)
             started = time.monotonic()
             with pytest.raises(ServerLostError, match=rf"the server at {address} has been silent for \d s; gave up"):
                 hasty.push(snapshot, 1.0, ONES)
-            assert 0.9 < time.monotonic() - started < 5
-            time.sleep(1.0)
+            assert 0.5 < time.monotonic() - started < 5
+            time.sleep(0.8)  # beyond the second after which a member that is silent is lost
             server.process.send_signal(signal.SIGCONT)
             before = len(trainer.versions)
             until(lambda: len(trainer.versions) > before + 50)
@@ -132,7 +132,7 @@ def test_memory_does_not_grow_under_ten_thousand_messages_of_garbage(tmp_path: P
 
 
 def test_memory_stays_as_it_is_over_thousands_of_updates(tmp_path: Path, address: str) -> None:
-    size, updates = 100_000, 3_000
+    size, updates = 50_000, 3_000
     options = {"size": size, "updates": updates, "workers": 4, "every": 0, "shared_memory": False}
     with ServerProcess(tmp_path, address, **options) as server:
         used: list[int] = []
@@ -149,4 +149,4 @@ def test_memory_stays_as_it_is_over_thousands_of_updates(tmp_path: Path, address
         together(*[train] * 4)
         assert server.summary()["updates"] == updates
     third = len(used) // 3
-    assert median(used[-third:]) - median(used[:third]) < 4e6
+    assert median(used[-third:]) - median(used[:third]) < 2e6

@@ -111,7 +111,7 @@ def test_an_evaluator_sees_the_final_version_and_the_run_waits_for_its_report(tr
 
 def test_a_stop_reaches_those_who_wait_and_those_who_come_later(transport: Transport) -> None:
     with transport.running(workers=2, mode="synchronous") as running, ParameterClient(running.address, SIZE) as client:
-        threading.Timer(0.3, running.stop, ["stopped by SIGINT"]).start()
+        threading.Timer(0.1, running.stop, ["stopped by SIGINT"]).start()
         with pytest.raises(RunOver, match="stopped by SIGINT") as over:
             client.pull()
         assert over.value.reason == "interrupted"

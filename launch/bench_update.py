@@ -1,0 +1,94 @@
+"""`yfps bench --update`: what one update costs the server, without workers: the default beside plainer settings."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from psserver import RuleOptions
+from psserver.rules import make_rule
+from psserver.trajectory import Trajectory
+from psserver.update import Updater
+from tuner import TunerOptions, build
+
+BASE = "adam, constants"
+_CONSTANT = TunerOptions(target="constant", learning_rate=1e-3, momentum=0.5, loop="open")
+SETTINGS = {
+    "momentum SGD, constants": (RuleOptions("momentum_sgd"), _CONSTANT),
+    BASE: (RuleOptions("adam"), _CONSTANT),
+    "momentum SGD, YellowFin, loop closed": (
+        RuleOptions("momentum_sgd"),
+        TunerOptions(target="yellowfin", loop="closed"),
+    ),
+    "the default (adam, distance, both)": (RuleOptions(), TunerOptions()),
+}
+"""What a row is called -> its rule and its tuner."""
+_STALENESS = 3
+_WARM = 10
+
+
+def main(size: int, updates: int) -> int:
+    """Print milliseconds of an update of `size` parameters for each of `SETTINGS`, and its ratio to `BASE`.
+
+    A round is one update of each, so that what else the machine does falls on all alike; medians and middle halves
+    over `updates` rounds are printed, of the ratios within a round too. One thread, as the server has; every
+    gradient is 3 updates old; total momentum is measured in all of them. No weight decay.
+    """
+    torch.set_num_threads(1)
+    found = measure(size, updates)
+    title = f"One update of {size:,} parameters, median of {updates} interleaved ones, {os.cpu_count()} cores"
+    table = Table(title=title)
+    for column in ("", "ms", "middle half", "of adam's", "middle half"):
+        table.add_column(column, justify="left" if column == "" else "right")
+    for name, times in found.items():
+        ratios = [own / base for own, base in zip(times, found[BASE], strict=True)]
+        table.add_row(name, *_spread([1000 * seconds for seconds in times]), *_spread(ratios))
+    Console(width=max(100, Console().width)).print(table)
+    return 0
+
+
+def measure(size: int, updates: int) -> dict[str, list[float]]:
+    """Seconds of each round's update, by setting."""
+    steps = {name: _updater(size, rule, tuner) for name, (rule, tuner) in SETTINGS.items()}
+    found: dict[str, list[float]] = {name: [] for name in steps}
+    for number in range(_WARM + updates):
+        for name, step in steps.items():
+            start = time.perf_counter()
+            step()
+            if number >= _WARM:
+                found[name].append(time.perf_counter() - start)
+    return found
+
+
+def _updater(size: int, rule: RuleOptions, options: TunerOptions) -> Callable[[], None]:
+    """One update after another; the versions that gradients are computed at are held, as workers hold them."""
+    trajectory = Trajectory(np.zeros(size, np.float32), version=0, slots=_STALENESS + 3, directory=None)
+    tuner = build(options, size, 1_000_000, 0)
+    tuner.record(0, trajectory.current.tensor)
+    updater = Updater(trajectory, make_rule(rule, size), tuner, rule.gradient_decay)
+    gradient = torch.randn(size, generator=torch.Generator().manual_seed(0)) * 1e-3
+    held = deque([0] * (_STALENESS + 1))
+    for _ in held:
+        trajectory.hold(0)
+
+    def step() -> None:
+        computed_at = held.popleft()
+        updater.apply(gradient, computed_at)
+        trajectory.release(computed_at)
+        held.append(trajectory.version)
+        trajectory.hold(trajectory.version)
+
+    return step
+
+
+def _spread(values: Sequence[float]) -> tuple[str, str]:
+    low, middle, high = statistics.quantiles(values, n=4)
+    return f"{middle:.2f}", f"{low:.2f} … {high:.2f}"
