@@ -7,7 +7,6 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby
 
 import numpy as np
 import torch
@@ -77,11 +76,19 @@ class Layout:
     def layers(self) -> tuple[int, ...]:
         """How many of the trained parameters each layer has, in their order.
 
-        A layer is what one module holds itself, its weight and bias say; what belongs to the model itself and to none
-        of its modules is a layer for each tensor.
+        A layer is a tensor with the vectors that follow it in the same module: a weight with its bias, say. What the
+        model holds itself, in none of its modules, is a layer for each tensor.
         """
-        modules = groupby(self.parameters, key=lambda segment: segment.name.rpartition(".")[0] or segment.name)
-        return tuple(sum(segment.size for segment in segments) for _, segments in modules)
+        sizes: list[int] = []
+        module = ""
+        for segment in self.parameters:
+            here = segment.name.rpartition(".")[0]
+            if here and here == module and len(segment.shape) < 2:
+                sizes[-1] += segment.size
+            else:
+                sizes.append(segment.size)
+            module = here
+        return tuple(sizes)
 
     @cached_property
     def buffer_size(self) -> int:

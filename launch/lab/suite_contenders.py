@@ -40,6 +40,8 @@ _PINNED: Settings = {
     "tuner.beside": [],
     "tuner.curvature": "gradient-norm",
     "tuner.curvature_every": 20,
+    "tuner.distance_by": "gradients",
+    "tuner.distance_every": 20,
 }
 
 

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from psserver.adaptive import Adam
+from psserver.adaptive import Adam, AdamW
 from psserver.momentum import MomentumSGD, Nesterov
 from psserver.options import RuleOptions
 from psserver.rules import Rule
+from tuner.layers import Layers, Strides
 
 SIZE = 1000
 
@@ -62,3 +63,21 @@ def test_nesterov_goes_on_from_the_point_it_looks_ahead_to() -> None:
         x, previous, last = new.double().numpy(), x, y
         y = previous - 0.5 * curvature * previous
         np.testing.assert_allclose(x, y + 0.6 * (y - last), atol=2e-6)
+
+
+@pytest.mark.parametrize("kind", [Adam, AdamW])
+def test_each_layer_moves_as_it_would_alone_with_its_own_learning_rate(kind: type[Adam]) -> None:
+    options = RuleOptions(name="adamw" if kind is AdamW else "adam", weight_decay=0.1 if kind is AdamW else 0.0)
+    rule, alone = kind(SIZE, options), [kind(SIZE, options) for _ in range(2)]
+    rule.strides = Strides(Layers(SIZE, (400, 600)), (0.5, 3.0))
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(SIZE, generator=draw)
+    versions = [x, x]
+    for _ in range(3):
+        gradient = torch.randn(SIZE, generator=draw)
+        new = step(rule, versions[-1], versions[-2], gradient, 0.1, 0.6)
+        slow = step(alone[0], versions[-1], versions[-2], gradient, 0.1 * 0.5, 0.6)
+        fast = step(alone[1], versions[-1], versions[-2], gradient, 0.1 * 3.0, 0.6)
+        torch.testing.assert_close(new[:400], slow[:400], rtol=1e-6, atol=1e-7)
+        torch.testing.assert_close(new[400:], fast[400:], rtol=1e-6, atol=1e-7)
+        versions.append(new)

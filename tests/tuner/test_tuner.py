@@ -43,7 +43,10 @@ class Run:
         for b in blocks:
             self.tuner.absorb(b, g[b])
         moved = x - self.xs[-2] if t else torch.zeros(SIZE)
-        self.xs.append(x + s.momentum * moved - s.learning_rate * s.scale * g)
+        step = s.learning_rate * s.scale * g
+        for part, factor in s.strides.pieces(slice(0, SIZE)) if s.strides is not None else ():
+            step[part] *= factor
+        self.xs.append(x + s.momentum * moved - step)
         self.tuner.record(t + 1, self.xs[-1])
         return s, self.tuner.measure(v, self.tuner.sample(g) * s.scale)
 
@@ -186,3 +189,21 @@ def test_a_state_shares_no_memory_with_the_tuner(target: Any, names: list[str]) 
 def test_a_model_without_parameters_is_refused() -> None:
     with pytest.raises(ValueError, match="size"):
         build(TunerOptions(), 0, 10, 0)
+
+
+@pytest.mark.parametrize("sample", [0, 100])
+def test_total_momentum_is_the_momentum_where_layers_differ_in_learning_rate_and_nothing_is_late(sample: int) -> None:
+    options = TunerOptions(target="distance", loop="open", momentum=0.5, sample=sample)
+    run = Run(build(options, SIZE, 400, 0, layers=(150, 450)))
+    run.xs[0][:150] *= 4.0
+    run.tuner.record(0, run.xs[0])
+    for _ in range(30):
+        settings, measured = run.step()
+    assert settings.strides is not None
+    assert settings.strides.factors[0] > 2 * settings.strides.factors[1]
+    assert measured == pytest.approx(0.5, abs=1e-3)
+
+
+def test_layers_that_are_not_the_whole_model_are_refused() -> None:
+    with pytest.raises(ValueError, match="layers: expected positive sizes that add up to 600, got 500"):
+        build(TunerOptions(), SIZE, 10, 0, layers=(200, 300))

@@ -39,6 +39,13 @@ def test_parameters_lie_one_after_the_other_under_their_names() -> None:
     assert layout.size == 154
 
 
+def test_a_layer_is_a_tensor_with_the_vectors_of_its_module_that_follow() -> None:
+    assert Layout.of(net()).layers == (112, 8, 34), "convolution, normalisation, linear; each with its bias"
+    assert Layout.of(nn.LSTM(3, 5)).layers == (60, 100, 20, 20), "no module, so each tensor by itself"
+    recurrent = nn.Sequential(nn.LSTM(3, 5), nn.Linear(5, 2))
+    assert Layout.of(recurrent).layers == (60, 140, 12), "what comes in; what returns, with both biases; the linear"
+
+
 def test_float_buffers_travel_and_integer_ones_stay() -> None:
     layout = Layout.of(net())
     assert [s.name for s in layout.buffers] == ["1.running_mean", "1.running_var"]
