@@ -14,7 +14,7 @@ import torch
 
 from psserver import wire
 from psserver.admission import Admission, Model, Plan
-from psserver.errors import WireError
+from psserver.errors import CheckpointError, WireError
 from psserver.gate import Gate
 from psserver.handout import Handout
 from psserver.intake import Intake
@@ -80,7 +80,14 @@ class ParameterServer:
         bound, threshold = self.options.max_staleness, rule.discards_from
         self._intake = Intake(updater, self._gate, self.journal, self.session, bound, threshold)
         if resume:
-            self._load(resume)
+            try:
+                self._load(resume)
+            except (KeyError, ValueError) as error:
+                self.trajectory.close()
+                raise CheckpointError(
+                    f"--resume: expected a checkpoint that this rule and this tuner can go on from, got {error}; "
+                    "resume with the settings and the release that the run was started with"
+                ) from error
         else:
             tuner.record(0, self.trajectory.current.tensor)
 

@@ -83,6 +83,19 @@ def test_another_models_checkpoint_is_refused(tmp_path: Path) -> None:
         build(other, tmp_path / "run", resume=True)
 
 
+@pytest.mark.parametrize("settings", [CONSTANT, ["rule.name=momentum_sgd", *CONSTANT]])
+def test_a_checkpoint_of_another_target_or_rule_is_refused_and_leaves_no_memory_behind(
+    settings: list[str], tmp_path: Path
+) -> None:
+    simulate(load_experiment("quadratic", [*SMALL, *settings]), tmp_path / "run")
+    memory = tmp_path / "memory"
+    memory.mkdir()
+    here = [*SMALL, "server.shared_memory=true", f"server.shared_memory_dir={memory}"]
+    with pytest.raises(CheckpointError, match="--resume: expected a checkpoint that this rule and this tuner"):
+        build(load_experiment("quadratic", here), tmp_path / "run", resume=True)
+    assert not list(memory.iterdir())
+
+
 def test_a_shortage_of_room_leaves_no_file_open_and_no_memory_behind(tmp_path: Path) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, before[1]))
