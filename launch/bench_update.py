@@ -31,6 +31,7 @@ SETTINGS = {
     "the default (adam, distance, both)": (RuleOptions(), TunerOptions()),
 }
 """What a row is called -> its rule and its tuner."""
+_PAIRS, _NORMALISATION = 109, 64
 _STALENESS = 3
 _WARM = 10
 
@@ -71,7 +72,7 @@ def measure(size: int, updates: int) -> dict[str, list[float]]:
 def _updater(size: int, rule: RuleOptions, options: TunerOptions) -> Callable[[], None]:
     """One update after another; the versions that gradients are computed at are held, as workers hold them."""
     trajectory = Trajectory(np.zeros(size, np.float32), version=0, slots=_STALENESS + 3, directory=None)
-    tuner = build(options, size, 1_000_000, 0)
+    tuner = build(options, size, 1_000_000, 0, _layers(size))
     tuner.record(0, trajectory.current.tensor)
     updater = Updater(trajectory, make_rule(rule, size), tuner, rule.gradient_decay)
     gradient = torch.randn(size, generator=torch.Generator().manual_seed(0)) * 1e-3
@@ -87,6 +88,16 @@ def _updater(size: int, rule: RuleOptions, options: TunerOptions) -> Callable[[]
         trajectory.hold(trajectory.version)
 
     return step
+
+
+def _layers(size: int) -> tuple[int, ...]:
+    """As many layers as a ResNet-110 has, or fewer: a convolution and a normalisation by turns."""
+    pairs = min(_PAIRS, size // (2 * _NORMALISATION) or 1)
+    share = size // pairs
+    if share <= _NORMALISATION:
+        return (size,)
+    rest = size - pairs * share
+    return (share - _NORMALISATION + rest, _NORMALISATION) + (share - _NORMALISATION, _NORMALISATION) * (pairs - 1)
 
 
 def _spread(values: Sequence[float]) -> tuple[str, str]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tuner.layers import Layers, Strides
-from tuner.sums import Sums
+from tuner.sums import TINY, Sums
 from tuner.target import Decision, NonFiniteGradient, State
 
 FIRST = 0.04  # d_0 in parts of the mean magnitude of x_0; by measurement, as all of these (docs/research.md)
@@ -52,12 +52,12 @@ class LearntDistance:
         self._count = 0
         self._start: Tensor | None = None
         self._sum: Tensor | None = None
-        self._sums = [Sums() for _ in self._layers.sizes]
+        self._sums = Sums()
         self._parts = [part / size for part in self._layers.sizes]
         zero = [0.0] * len(self._layers)
         self._first, self._distances = list(zero), list(zero)
         self._numerators, self._norms, self._weights = list(zero), list(zero), list(zero)
-        self._means, self._squares = list(zero), list(zero)
+        self._means, self._squares, self._towards = list(zero), list(zero), list(zero)
 
     @property
     def distances(self) -> tuple[float, ...]:
@@ -74,35 +74,34 @@ class LearntDistance:
 
     def look(self, block: slice, gradient: Tensor, origin: Tensor | None = None) -> None:
         """Take ‖g‖² and ⟨g, x_0 − x_v⟩ of one block; without an origin the second is 0."""
+        self._sums.add(gradient)
         if origin is None:
-            way = None
-        else:
-            if self._start is None:
-                self._start = torch.zeros(self._layers.size, dtype=origin.dtype, device=origin.device)
-            if self._count == 0:
-                self._start[block] = origin
-            way = self._start[block] - origin
+            return
+        if self._start is None:
+            self._start = torch.zeros(self._layers.size, dtype=origin.dtype, device=origin.device)
+        if self._count == 0:
+            self._start[block] = origin
+            return
+        way = self._start[block] - origin
         for layer, part in self._layers.pieces(block):
-            self._sums[layer].add(gradient[part], None if way is None else way[part])
+            self._towards[layer] += _dot(gradient[part], way[part])
 
     def look_curvature(self, h_max: float, h_mean: float) -> None:
         """Curvature says nothing here."""
 
     def decide(self) -> Decision:
         """The numbers for this update; see `Target` for the errors."""
-        if not any(sums.blocks for sums in self._sums):
+        if not self._sums.blocks:
             raise RuntimeError("expected look() at the blocks of a gradient before decide(), got none")
-        totals = [sums.totals() for sums in self._sums]
-        for sums in self._sums:
-            sums.clear()
-        squares = sum(square for square, _ in totals)
-        if not (math.isfinite(squares) and all(math.isfinite(towards) for _, towards in totals)):
+        (squares, _), everywhere = self._sums.totals(), self._towards
+        self._forget()
+        if not (math.isfinite(squares) and all(math.isfinite(towards) for towards in everywhere)):
             self._start = self._start if self._count else None
             raise NonFiniteGradient(f"expected a finite gradient, got one with ‖g‖² = {squares}")
         if self._count == 0:
             self._begin()
         share = schedule(self._count, self._updates)
-        for layer, (_, towards) in enumerate(totals):
+        for layer, towards in enumerate(everywhere):
             self._advance(layer, towards, share)
         self._count += 1
         d = self.distance
@@ -146,10 +145,16 @@ class LearntDistance:
         """`s ← 0.98 s + k g` over one block, and its shares of each ‖s‖₁."""
         if self._sum is None:
             self._sum = torch.zeros(self._layers.size, dtype=gradient.dtype, device=gradient.device)
-        s = self._sum[block]
-        for layer, part in self._layers.pieces(block):
-            s[part].mul_(MEMORY).add_(gradient[part], alpha=self._weights[layer])
-            self._norms[layer] += float(s[part].abs().sum())
+        s, pieces = self._sum[block].mul_(MEMORY), self._layers.pieces(block)
+        for layer, part in pieces:
+            s[part].add_(gradient[part], alpha=self._weights[layer])
+        magnitudes = s.abs()
+        for layer, part in pieces:
+            self._norms[layer] += magnitudes[part].sum().item()
+
+    def _forget(self) -> None:
+        self._sums.clear()
+        self._towards = [0.0] * len(self._layers)
 
     def _mean(self, values: list[float]) -> float:
         if min(values) <= 0.0 or len(values) == 1:
@@ -178,8 +183,7 @@ class LearntDistance:
         known = len(state.get("distances", ()))
         if known != len(self._layers):
             raise ValueError(f"distances: expected those of {len(self._layers)} layers, got {known}")
-        for sums in self._sums:
-            sums.clear()
+        self._forget()
         self._count = int(state["count"])
         self._first = [float(value) for value in state["first"]]
         self._distances = [float(value) for value in state["distances"]]
@@ -189,6 +193,12 @@ class LearntDistance:
         self._squares = [float(value) for value in state["squares"]]
         self._start = None if state["start"] is None else state["start"].clone()
         self._sum = None if state["sum"] is None else state["sum"].clone()
+
+
+def _dot(one: Tensor, other: Tensor) -> float:
+    """⟨one, other⟩, in double where single precision may have under- or overflowed."""
+    product = torch.dot(one, other).item()
+    return product if TINY <= abs(product) < math.inf else torch.dot(one.double(), other.double()).item()
 
 
 def schedule(t: int, updates: int) -> float:
