@@ -49,7 +49,8 @@ class Layers:
 
     def numbers(self, take: Callable[[Tensor], Tensor]) -> Tensor:
         """The layer's number of each element that `take` takes of a vector [N]."""
-        return take(torch.repeat_interleave(torch.arange(len(self)), torch.tensor(self.sizes)))
+        numbers = torch.arange(len(self), dtype=torch.int32)  # no longer than a vector of parameters
+        return take(torch.repeat_interleave(numbers, torch.tensor(self.sizes))).long()
 
 
 @dataclass(frozen=True)

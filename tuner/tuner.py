@@ -215,6 +215,7 @@ class Tuner:
                 one.load_state_dict(state[f"beside_{name}"])
         if self.guard is not None and "guard" in state:
             self.guard.load_state_dict(state["guard"])
+        self._layer_of_sampled = None
         self._count = int(state.get("count", 0))
         self.lr_factor = float(state["lr_factor"])
         self._learning_rate = float(state["learning_rate"])
