@@ -60,7 +60,14 @@ def make_server(
         server = ParameterServer(
             model,
             Plan(train.updates, train.workers, train.seed, tuner.measure_every, tuner.search_every),
-            build_tuner(tuner, model.parameters.size, train.updates, train.seed, model.layers),
+            build_tuner(
+                tuner,
+                model.parameters.size,
+                train.updates,
+                train.seed,
+                model.layers,
+                experiment.rule.gradient_decay,
+            ),
             experiment.rule,
             experiment.server,
             record,

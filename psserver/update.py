@@ -34,8 +34,8 @@ class Tuning(Protocol):
     def measured_beside(self) -> Mapping[str, float | None]:
         """What further estimators said at the last measurement, by name."""
 
-    def hear(self, loss: float) -> None:
-        """Take the loss of the gradient about to be looked at."""
+    def hear(self, loss: float, staleness: int = 0) -> None:
+        """Take the loss of the gradient about to be looked at, and its staleness in updates."""
 
     def look(self, block: slice, gradient: Tensor, origin: Tensor) -> None:
         """Take sums over one block of the gradient; origin: that block of the version it was computed at."""
@@ -125,7 +125,7 @@ class Updater:
         if self._attributed is not None:
             self._attributed.attribute(worker, computed_at, self.trajectory.version)
         if loss is not None:
-            self.tuner.hear(loss)
+            self.tuner.hear(loss, self.trajectory.version - computed_at)
         if distance is not None:  # of the loss; weight decay has no part in it
             self.tuner.look_distance(distance)
         if self._correction is None:

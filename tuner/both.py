@@ -12,7 +12,9 @@ from tuner.averages import Average
 from tuner.loop import Clamp
 from tuner.target import State
 
-MEMORY = 0.98  # decay of the average of 1/(1 + τ): a change of staleness is followed within some fifty updates
+MEMORY = (
+    0.98  # decay of the averages of τ and of 1/(1 + τ): a change of staleness is followed within some fifty updates
+)
 EXCESS = 0.15  # of measured over applied momentum that is borne; by measurement (docs/research.md)
 SPEED = 0.2  # of ln f against the excess
 FASTEST_DOWN, FASTEST_UP = 0.1, 0.05  # most that ln f moves in an update
@@ -23,12 +25,15 @@ LOWEST_MOMENTUM = -0.3  # μ = −1 would take half a step off the lag and ring;
 class Both:
     """μ and α from the target's μ* and α, given what staleness does.
 
-    With w the running mean of 1/(1 + τ) over the pushes (1 without staleness, 1/M for M workers in turn, ln M/(M − 1)
-    for M without order), the lag of staleness is 1/w − 1, and
+    A gradient acts late by its staleness τ and then, at momentum μ = l/(1 + l), by a geometric delay of mean l. The
+    target's own momentum μ* delays by L = μ*/(1 − μ*) on average and by L + 2L² in mean square. μ is chosen for the
+    whole to have that mean square, with running means of τ and τ²,
 
-        μ = l/(1 + l) with l = μ*/(1 − μ*) − (1/w − 1), at least −0.3 and the clamp's lower end:
+        E[τ²] + 2 l E[τ] + l + 2 l² = L + 2 L²,   at least −0.3 and the clamp's lower end
 
-    the momentum whose own lag fills what staleness leaves of the target's. The learning rate is f α, f ≤ 1, with
+    (matching the mean instead takes too much where staleness is small). The learning rate is f α, f ≤ 1,
+    with w the running mean of 1/(1 + τ) (1 without staleness, 1/M for M workers in turn, ln M/(M − 1) for M without
+    order) and
 
         ln f ← ln f + clip(0.2 (0.15 − e), −0.1, 0.05),   0.3 w ≤ f ≤ 1,   at first f = w,
 
@@ -43,7 +48,7 @@ class Both:
 
     def __init__(self, momentum_min: float, momentum_max: float) -> None:
         self._min, self._max = max(momentum_min, LOWEST_MOMENTUM), momentum_max
-        self._fresh = Average(MEMORY)
+        self._fresh, self._stale, self._square = Average(MEMORY), Average(MEMORY), Average(MEMORY)
         self._log = 0.0  # ln(f/w)
         self.clamped: Clamp | None = None
 
@@ -59,12 +64,10 @@ class Both:
 
     def momentum(self, target: float) -> float:
         """μ to apply now; the target's own where nothing is stale."""
-        lag = 1.0 / self.freshness - 1.0
-        if lag <= 0.0:
+        if self._square.value <= 0.0:
             self.clamped = None
             return target
-        left = target / (1.0 - target) - lag
-        wanted = left / (1.0 + left) if left > -1.0 else -math.inf
+        wanted = min(target, _momentum(target, self._stale.value, self._square.value))
         self.clamped = "low" if wanted < self._min else "high" if wanted > self._max else None
         return min(max(wanted, self._min), self._max)
 
@@ -78,15 +81,32 @@ class Both:
     def weigh(self, staleness: int, excess: float | None) -> None:
         """Take the staleness of a push, and e if it was measured."""
         w = self._fresh.update(1.0 / (1.0 + staleness))
+        self._stale.update(float(staleness))
+        self._square.update(float(staleness) ** 2)
         if staleness and excess is not None and math.isfinite(excess):
             self._log += min(max(SPEED * (EXCESS - excess), -FASTEST_DOWN), FASTEST_UP)
         self._log = min(max(self._log, math.log(LOWEST)), -math.log(w))
 
     def state_dict(self) -> State:
-        """The average and ln(f/w)."""
-        return {"fresh": self._fresh.state_dict(), "log": self._log}
+        """The averages and ln(f/w)."""
+        averages = {"fresh": self._fresh, "stale": self._stale, "square": self._square}
+        return {**{name: average.state_dict() for name, average in averages.items()}, "log": self._log}
 
     def load_state_dict(self, state: State) -> None:
         """Continue from `state_dict`'s answer."""
         self._fresh.load_state_dict(state["fresh"])
+        self._stale.load_state_dict(state["stale"])
+        self._square.load_state_dict(state["square"])
         self._log = float(state["log"])
+
+
+def _momentum(target: float, stale: float, square: float) -> float:
+    """The μ whose delay, added to staleness of these first two moments, has the mean square of the target's own.
+
+    Below −1, minus infinity, where staleness alone has more.
+    """
+    own = target / (1.0 - target)
+    slope, missing = 1.0 + 2.0 * stale, square - own - 2.0 * own * own
+    root = slope * slope - 8.0 * missing
+    lag = (math.sqrt(root) - slope) / 4.0 if root >= 0.0 else -math.inf
+    return lag / (1.0 + lag) if lag > -1.0 else -math.inf

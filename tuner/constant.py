@@ -22,7 +22,7 @@ class Constant:
         """Learning rate of update number t, from 0."""
         return self._learning_rate
 
-    def hear(self, loss: float) -> None:
+    def hear(self, loss: float, staleness: int = 0) -> None:
         """Keep nothing."""
 
     def look(self, block: slice, gradient: Tensor, origin: Tensor | None = None) -> None:

@@ -11,12 +11,16 @@ import math
 import torch
 from torch import Tensor
 
+from tuner.averages import Average
+from tuner.invariance import Invariance
 from tuner.layers import Layers, Strides
-from tuner.sums import TINY, Sums
+from tuner.sparsity import Sparsity
+from tuner.sums import Sums, dot
 from tuner.target import Decision, NonFiniteGradient, State
 
 FIRST = 0.04  # d_0 in parts of the mean magnitude of x_0; by measurement, as all of these (docs/research.md)
 INITIAL = 1e-3  # d_0 where x_0 is 0: Adam's customary learning rate
+INVARIANT = 0.5  # of that where the layer's scale does not matter: all of a step turns it
 APART = 4.0  # a layer's own d_0 is at most this many times the whole vector's, or this part of it
 GROWTH = 0.03  # most that an estimate grows in an update; quicker, and the first hundred updates run away
 SHRINKING = 0.02  # what an estimate loses in an update where its layer has gone too far
@@ -39,20 +43,27 @@ class LearntDistance:
     length only scatter x about the optimum, the gradient points back to where the layer came from, and ⟨g, x_0 − x_v⟩
     falls below 0. Where its mean over some fifty gradients is below 0 by two standard errors, d ← max(0.98 d, d_0).
 
-    d_0 is 0.04 times the mean magnitude of the layer's x_0, within a factor of 4 of what that is over all parameters.
-    So d is of the parameters' scale, and knows nothing of the loss's: both sums have it.
+    d_0 is 0.04 times the mean magnitude of the layer's x_0, within a factor of 4 of what that is over all parameters,
+    and half as much in a layer whose scale does not matter (`Invariance`). So d is of the parameters' scale, and knows
+    nothing of the loss's: both sums have it. Where a layer's gradients are sparse, its steps are longer (`Sparsity`).
 
-    size: N. momentum: μ*. updates: T. layers: sizes of the layers in the flat vector; none for one. Owns x_0 and s, two
-    vectors [N]. The decision's α is the geometric mean over parameters; `strides` has each layer's in parts of it.
+    size: N. momentum: μ*. updates: T. layers: sizes of the layers in the flat vector; none for one. weight_decay: λ, if
+    λx is part of the gradients. Owns x_0 and s, two vectors [N]. The decision's α is the geometric mean over
+    parameters; `strides` has each layer's in parts of it.
     """
 
-    def __init__(self, size: int, *, momentum: float, updates: int, layers: tuple[int, ...] = ()) -> None:
+    def __init__(
+        self, size: int, *, momentum: float, updates: int, layers: tuple[int, ...] = (), weight_decay: float = 0.0
+    ) -> None:
         self._layers = Layers(size, layers)
+        self._decay = weight_decay
         self._momentum, self._updates = momentum, updates
         self._count = 0
         self._start: Tensor | None = None
         self._sum: Tensor | None = None
         self._sums = Sums()
+        self._sparsity, self._invariance = Sparsity(self._layers), Invariance(self._layers, weight_decay)
+        self._fresh, self._staleness = Average(MEMORY), 0
         self._parts = [part / size for part in self._layers.sizes]
         zero = [0.0] * len(self._layers)
         self._first, self._distances = list(zero), list(zero)
@@ -69,22 +80,25 @@ class LearntDistance:
         """Their geometric mean over parameters; 0 before the first gradient."""
         return self._mean(self._distances)
 
-    def hear(self, loss: float) -> None:
-        """Losses say nothing here."""
+    def hear(self, loss: float, staleness: int = 0) -> None:
+        """Take the staleness; losses say nothing here."""
+        self._staleness = staleness
 
     def look(self, block: slice, gradient: Tensor, origin: Tensor | None = None) -> None:
         """Take ‖g‖² and ⟨g, x_0 − x_v⟩ of one block; without an origin the second is 0."""
         self._sums.add(gradient)
+        self._sparsity.look(block, gradient)
         if origin is None:
             return
         if self._start is None:
             self._start = torch.zeros(self._layers.size, dtype=origin.dtype, device=origin.device)
         if self._count == 0:
             self._start[block] = origin
+            self._invariance.look(block, gradient, origin)
             return
         way = self._start[block] - origin
         for layer, part in self._layers.pieces(block):
-            self._towards[layer] += _dot(gradient[part], way[part])
+            self._towards[layer] += dot(gradient[part], way[part])
 
     def look_curvature(self, h_max: float, h_mean: float) -> None:
         """Curvature says nothing here."""
@@ -93,10 +107,12 @@ class LearntDistance:
         """The numbers for this update; see `Target` for the errors."""
         if not self._sums.blocks:
             raise RuntimeError("expected look() at the blocks of a gradient before decide(), got none")
-        (squares, _), everywhere = self._sums.totals(), self._towards
+        (squares, _), everywhere, staleness = self._sums.totals(), self._towards, self._staleness
         self._forget()
         if not (math.isfinite(squares) and all(math.isfinite(towards) for towards in everywhere)):
             self._start = self._start if self._count else None
+            self._invariance = Invariance(self._layers, self._decay)
+            self._sparsity.drop()
             raise NonFiniteGradient(f"expected a finite gradient, got one with ‖g‖² = {squares}")
         if self._count == 0:
             self._begin()
@@ -104,10 +120,13 @@ class LearntDistance:
         for layer, towards in enumerate(everywhere):
             self._advance(layer, towards, share)
         self._count += 1
-        d = self.distance
-        strides = Strides(self._layers, tuple(distance / d for distance in self._distances))
-        floor = self._mean(self._first) * share
-        return Decision(d * share, self._momentum, 1.0, math.sqrt(squares), floor=floor, strides=strides)
+        self._sparsity.next()
+        longer = self._sparsity.factors(self._fresh.update(1.0 / (1.0 + staleness)))
+        steps = [distance * factor for distance, factor in zip(self._distances, longer, strict=True)]
+        mean = self._mean(steps)
+        strides = Strides(self._layers, tuple(step / mean for step in steps))
+        floor = self._mean([first * factor for first, factor in zip(self._first, longer, strict=True)]) * share
+        return Decision(mean * share, self._momentum, 1.0, math.sqrt(squares), floor=floor, strides=strides)
 
     def _begin(self) -> None:
         """Set d_0 from x_0."""
@@ -118,6 +137,8 @@ class LearntDistance:
             self._first = [min(max(FIRST * of, whole / APART), whole * APART) for of in magnitudes]
         else:
             self._first = [INITIAL] * len(self._layers)
+        invariant = self._invariance.found()
+        self._first = [INVARIANT * d if of else d for d, of in zip(self._first, invariant, strict=True)]
         self._distances = list(self._first)
 
     def _advance(self, layer: int, towards: float, share: float) -> None:
@@ -154,6 +175,7 @@ class LearntDistance:
 
     def _forget(self) -> None:
         self._sums.clear()
+        self._staleness = 0
         self._towards = [0.0] * len(self._layers)
 
     def _mean(self, values: list[float]) -> float:
@@ -165,6 +187,8 @@ class LearntDistance:
         """See `Target`."""
         return {
             "count": self._count,
+            "fresh": self._fresh.state_dict(),
+            "sparsity": self._sparsity.state_dict(),
             "first": list(self._first),
             "distances": list(self._distances),
             "numerators": list(self._numerators),
@@ -185,6 +209,8 @@ class LearntDistance:
             raise ValueError(f"distances: expected those of {len(self._layers)} layers, got {known}")
         self._forget()
         self._count = int(state["count"])
+        self._fresh.load_state_dict(state["fresh"])
+        self._sparsity.load_state_dict(state["sparsity"])
         self._first = [float(value) for value in state["first"]]
         self._distances = [float(value) for value in state["distances"]]
         self._numerators = [float(value) for value in state["numerators"]]
@@ -193,12 +219,6 @@ class LearntDistance:
         self._squares = [float(value) for value in state["squares"]]
         self._start = None if state["start"] is None else state["start"].clone()
         self._sum = None if state["sum"] is None else state["sum"].clone()
-
-
-def _dot(one: Tensor, other: Tensor) -> float:
-    """⟨one, other⟩, in double where single precision may have under- or overflowed."""
-    product = torch.dot(one, other).item()
-    return product if TINY <= abs(product) < math.inf else torch.dot(one.double(), other.double()).item()
 
 
 def schedule(t: int, updates: int) -> float:

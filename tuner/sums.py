@@ -62,3 +62,9 @@ class Sums:
             squares, products = torch.stack(self._pending).sum(dim=0).tolist()
             return self._squares + squares, self._products + products
         return self._squares, self._products
+
+
+def dot(one: Tensor, other: Tensor) -> float:
+    """⟨one, other⟩ of two short vectors, in double where single precision may have under- or overflowed."""
+    product = torch.dot(one, other).item()
+    return product if TINY <= abs(product) < math.inf else torch.dot(one.double(), other.double()).item()

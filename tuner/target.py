@@ -48,8 +48,8 @@ class Target(Protocol):
     flat vector of N parameters; a block that was not looked at counts as zero and must be absorbed as zero.
     """
 
-    def hear(self, loss: float) -> None:
-        """Take the loss of the gradient about to be looked at; optional."""
+    def hear(self, loss: float, staleness: int = 0) -> None:
+        """Take the loss and the staleness, in updates, of the gradient about to be looked at; optional."""
 
     def look(self, block: slice, gradient: Tensor, origin: Tensor | None = None) -> None:
         """Take the sums that `decide` needs over one block (floating point, [length of block], unclipped).

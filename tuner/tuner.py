@@ -94,9 +94,9 @@ class Tuner:
         """Whether the target compares with the version a gradient was computed at, which must then still be kept."""
         return isinstance(self.target, LearntDistance)
 
-    def hear(self, loss: float) -> None:
-        """Take the loss of the gradient about to be looked at; without it α may depend on the loss's scale."""
-        self.target.hear(loss)
+    def hear(self, loss: float, staleness: int = 0) -> None:
+        """Take loss and staleness of the gradient about to be looked at; without, α may depend on the loss's scale."""
+        self.target.hear(loss, staleness)
 
     def look(self, block: slice, gradient: Tensor, origin: Tensor | None = None) -> None:
         """Take sums over one block of the gradient [length of block], weight decay included; origin: see `Target`."""
@@ -225,17 +225,25 @@ class Tuner:
         self._momenta = deque((float(mu) for mu in state.get("momenta", ())), _REMEMBERED)
 
 
-def build(options: TunerOptions, size: int, updates: int, seed: int, layers: tuple[int, ...] = ()) -> Tuner:
+def build(
+    options: TunerOptions,
+    size: int,
+    updates: int,
+    seed: int,
+    layers: tuple[int, ...] = (),
+    weight_decay: float = 0.0,
+) -> Tuner:
     """The tuner that `options` describe, for N = `size` parameters and a run of `updates`; `seed` draws the sample.
 
-    layers: how many of the parameters each layer has, in their order; without it they are one layer. Raises ValueError
-    for a size below 1, and for layers that do not add up to it.
+    layers: how many of the parameters each layer has, in their order; without it they are one layer. weight_decay: λ,
+    if λx is part of the gradients that the tuner will see. Raises ValueError for a size below 1, and for layers that do
+    not add up to it.
     """
     if size < 1:
         raise ValueError(f"size: expected at least 1 parameter, got {size}")
     guarded = options.target == "yellowfin" and options.robust
     return Tuner(
-        _target(options, size, updates, layers),
+        _target(options, size, updates, layers, weight_decay),
         _loop(options),
         _estimator(options.estimator, options, size, seed),
         options.lr_factor,
@@ -245,11 +253,11 @@ def build(options: TunerOptions, size: int, updates: int, seed: int, layers: tup
     )
 
 
-def _target(options: TunerOptions, size: int, updates: int, layers: tuple[int, ...]) -> Target:
+def _target(options: TunerOptions, size: int, updates: int, layers: tuple[int, ...], weight_decay: float) -> Target:
     rate, momentum, warmup = options.learning_rate, options.momentum, options.warmup
     match options.target:
         case "distance":
-            return LearntDistance(size, momentum=momentum, updates=updates, layers=layers)
+            return LearntDistance(size, momentum=momentum, updates=updates, layers=layers, weight_decay=weight_decay)
         case "yellowfin":
             return YellowFinTarget(
                 size,

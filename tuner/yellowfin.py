@@ -80,8 +80,8 @@ class YellowFinTarget:
         self._distance = Distance(self._beta)
         self._rate, self._momentum = Average(beta), Average(beta)
 
-    def hear(self, loss: float) -> None:
-        """Take the loss of the gradient about to be looked at."""
+    def hear(self, loss: float, staleness: int = 0) -> None:
+        """Take the loss of the gradient about to be looked at; its staleness says nothing here."""
         self._loss = loss
 
     def look(self, block: slice, gradient: Tensor, origin: Tensor | None = None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 
+import numpy as np
 import pytest
 import torch
 
@@ -55,17 +56,35 @@ def test_of_workers_without_order_the_freshness_is_the_mean_over_a_geometric_sta
 
 @pytest.mark.parametrize("workers", [2, 4, 8])
 @pytest.mark.parametrize("target", [0.9, 0.95])
-def test_the_momentum_fills_what_staleness_leaves_of_the_targets_lag(target: float, workers: int) -> None:
+def test_the_whole_delay_has_the_mean_square_of_the_targets_own(target: float, workers: int) -> None:
+    """Sums over the kernel itself: staleness τ, then (1 − μ) μᵏ at k further updates."""
     loop = settled(workers)
-    left = target / (1 - target) - (workers - 1)
     momentum = loop.momentum(target)
-    assert momentum == pytest.approx(left / (1 + left), rel=1e-9)
-    assert momentum / (1 - momentum) + workers - 1 == pytest.approx(target / (1 - target), rel=1e-9)
+    k = np.arange(5000)
+    wanted = float(((1 - target) * target**k * k**2).sum())
+    assert float(((1 - momentum) * momentum**k * (k + workers - 1) ** 2).sum()) == pytest.approx(wanted, rel=1e-6)
     assert loop.clamped is None
+    own, lag = target / (1 - target), momentum / (1 - momentum)
+    assert own - (workers - 1) < lag < own, "less is taken than the mean lag of staleness"
 
 
-@pytest.mark.parametrize("workers", [11, 16, 1000])
-def test_beyond_that_lag_it_clamps_at_a_momentum_just_below_zero_and_says_so(workers: int) -> None:
+def test_staleness_that_differs_takes_more_momentum_than_as_much_that_does_not() -> None:
+    even, uneven = settled(4), Both(-0.9, 0.999)
+    for number in range(600):
+        uneven.weigh((0, 6)[number % 2], None)
+    assert uneven.momentum(0.8) < even.momentum(0.8) - 0.01
+
+
+@pytest.mark.parametrize("target", [-0.9, -0.5, -0.34])
+def test_a_target_below_zero_is_never_raised_by_staleness_but_to_the_clamp(target: float) -> None:
+    loop = Both(-0.9, 0.999)
+    loop.weigh(0, None)
+    loop.weigh(1, None)
+    assert loop.momentum(target) == max(target, LOWEST_MOMENTUM)
+
+
+@pytest.mark.parametrize("workers", [15, 16, 1000])
+def test_beyond_that_delay_it_clamps_at_a_momentum_just_below_zero_and_says_so(workers: int) -> None:
     loop = settled(workers)
     assert (loop.momentum(TARGET), loop.clamped) == (LOWEST_MOMENTUM, "low")
     assert LOWEST_MOMENTUM == -0.3

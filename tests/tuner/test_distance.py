@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tuner.distance import FIRST, GROWTH, INITIAL, SHRINKING, LearntDistance, schedule
+from tuner.distance import FIRST, GROWTH, INITIAL, INVARIANT, SHRINKING, LearntDistance, schedule
+from tuner.sparsity import DENSE
 from tuner.target import Decision, NonFiniteGradient
 
 SIZE, UPDATES = 40, 1500
@@ -174,6 +175,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing(updates: int, bad: float)
     descent = Descent(1.0)
     descent.go(updates)
     before = descent.target.state_dict()
+    descent.target.hear(1.0, 7)
     descent.target.look(WHOLE, torch.full((SIZE,), bad), torch.full((SIZE,), 7.0))
     with pytest.raises(NonFiniteGradient):
         descent.target.decide()
@@ -224,6 +226,31 @@ def test_layers_start_with_their_own_magnitude_within_a_factor_of_four_of_the_wh
     assert decision.strides is not None
     rates = [decision.learning_rate * factor for factor in decision.strides.factors]
     assert rates == pytest.approx([d * schedule(1, 10) for d in target.distances], rel=1e-12)
+
+
+def test_a_layer_whose_scale_does_not_matter_starts_at_half_of_that() -> None:
+    target = LearntDistance(SIZE, momentum=0.9, updates=10, layers=(20, 20), weight_decay=0.1)
+    origin = torch.linspace(1.0, 2.0, SIZE)
+    gradient = torch.ones(SIZE)
+    gradient[:20] -= origin[:20] * origin[:20].sum() / origin[:20].square().sum()  # ⟨g, x⟩ = 0 in the first
+    told(target, gradient + 0.1 * origin, origin, 4)
+    means = [FIRST * float(origin[part].mean()) for part in (slice(0, 20), slice(20, 40))]
+    assert target.distances == pytest.approx((INVARIANT * means[0], means[1]), rel=1e-6)
+
+
+@pytest.mark.parametrize("staleness", [0, 3])
+def test_where_gradients_are_sparse_steps_are_longer_and_distances_are_not(staleness: int) -> None:
+    target = LearntDistance(SIZE, momentum=0.9, updates=10, layers=(20, 20))
+    gradient = torch.ones(SIZE)
+    gradient[21:] = 0.0
+    target.hear(1.0, staleness)
+    decision = told(target, gradient, torch.ones(SIZE))
+    factor = (DENSE * 20.0) ** (1.0 + staleness) ** -0.5
+    assert target.distances == pytest.approx((FIRST, FIRST), rel=1e-6)
+    assert decision.strides is not None
+    rates = [decision.learning_rate * stride for stride in decision.strides.factors]
+    assert rates == pytest.approx([FIRST * schedule(0, 10), factor * FIRST * schedule(0, 10)], rel=1e-6)
+    assert decision.floor == pytest.approx(decision.learning_rate, rel=1e-12)
 
 
 def test_each_layer_goes_by_its_own_distance() -> None:

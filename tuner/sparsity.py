@@ -1,0 +1,79 @@
+"""How seldom a layer's coordinates are moved, and how much longer its steps must be for that."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+from tuner.layers import Layers
+from tuner.sums import dot
+from tuner.target import State
+
+DENSE = 0.1  # participation from which on a layer's steps are left alone; by measurement (docs/research.md)
+LONGEST = 16.0  # most that a layer's steps are lengthened by
+EVERY = 4  # gradients of which one is looked at
+MEMORY = 0.92  # decay of the average over those: some fifty gradients
+
+
+class Sparsity:
+    """For each layer the running mean of its gradients' participation, p = ‖g‖₁² / (n ‖g‖²), in (0, 1].
+
+    A coordinate of a rule of Adam's kind steps as long as α only where every gradient moves it: mean |step| is
+    α E|g| / √E[g²]. Where few rows of an embedding or of an output layer are in a batch, that is about √p α. So such
+    a layer's α is multiplied by 0.1/p, at least 1 and at most 16. Normal gradients have p = 2/π.
+
+    freshness: w, the mean of 1/(1 + τ) over the gradients' staleness τ. The factor is raised to √w: with stale
+    gradients the common part of such layers, which all rows share, is the first that oscillates.
+    """
+
+    def __init__(self, layers: Layers) -> None:
+        self._layers = layers
+        self._count = 0
+        self._means = [0.0] * len(layers)
+        self._seen = 0
+        self._clear()
+
+    def look(self, block: slice, gradient: Tensor) -> None:
+        """Take a block of a gradient, if it is one that is looked at."""
+        if self._count % EVERY:
+            return
+        for layer, part in self._layers.pieces(block):
+            piece = gradient[part]
+            self._sums[layer] += piece.abs().sum().item()
+            self._squares[layer] += dot(piece, piece)
+
+    def next(self) -> None:
+        """Close the gradient that was looked at, if it was finite."""
+        looked, self._count = self._count % EVERY == 0, self._count + 1
+        if not looked:
+            return
+        self._seen += 1
+        weight = max(1.0 - MEMORY, 1.0 / self._seen)
+        for layer, size in enumerate(self._layers.sizes):
+            square = self._squares[layer] * size
+            if 0.0 < square < math.inf:
+                self._means[layer] += weight * (self._sums[layer] ** 2 / square - self._means[layer])
+        self._clear()
+
+    def drop(self) -> None:
+        """Forget the gradient that was looked at."""
+        self._clear()
+
+    def factors(self, freshness: float) -> list[float]:
+        """What each layer's steps are multiplied by."""
+        power = math.sqrt(freshness)
+        return [min(max(1.0, DENSE / p), LONGEST) ** power if p > 0.0 else 1.0 for p in self._means]
+
+    def _clear(self) -> None:
+        self._sums, self._squares = [0.0] * len(self._layers), [0.0] * len(self._layers)
+
+    def state_dict(self) -> State:
+        """The averages and where they stand."""
+        return {"count": self._count, "seen": self._seen, "means": list(self._means)}
+
+    def load_state_dict(self, state: State) -> None:
+        """Continue from `state_dict`'s answer."""
+        self._clear()
+        self._count, self._seen = int(state["count"]), int(state["seen"])
+        self._means = [float(mean) for mean in state["means"]]
