@@ -42,7 +42,7 @@ class Choice:
         """What `lab.only` names, of tasks, kinds of staleness and groups; of what it names none, all."""
         every = tasks(lab.scale)
         asked = [task.name for task in every if task.name in lab.only]
-        names = asked or [task.name for task in every if not task.held_out]
+        names = asked or [task.name for task in every if not task.further]
         kinds = [kind for kind in KINDS if kind in lab.only] or list(KINDS)
         groups = tuple(group for group in GROUPS if group in lab.only) or GROUPS
         chosen = {task.name: _of_kinds(task, lab, kinds) for task in every if task.name in names}

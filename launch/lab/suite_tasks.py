@@ -32,7 +32,7 @@ class SuiteTask:
     gain:    α / (1 − μ) in the middle of SGD's grid with one worker.   needs: data sets that are not shipped.
     rates:   α of Adam's grid at the small scale.
     changes: it is also run with workers that join, and with one that slows down, in mid-run.
-    held_out: it had no part in choosing the default, and takes part in the suite only where it is asked for by name.
+    further: it takes part in the suite only where it is asked for by name.
     """
 
     name: str
@@ -41,7 +41,7 @@ class SuiteTask:
     needs: tuple[str, ...] = ()
     rates: tuple[float, ...] = ADAM_RATES
     changes: bool = False
-    held_out: bool = False
+    further: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,8 @@ class Setting:
 
 
 def tasks(scale: Scale) -> list[SuiteTask]:
-    """The suite's tasks at a scale: six small ones and the held out, or eight that want many cores or a GPU."""
-    return [*_SMALL, *_HELD_OUT] if scale == "small" else list(_PAPER)
+    """The suite's tasks at a scale: six small ones and the further ones, or eight that want many cores or a GPU."""
+    return [*_SMALL, *_FURTHER, *_HELD_OUT] if scale == "small" else list(_PAPER)
 
 
 def settings_of(task: SuiteTask, scale: Scale) -> list[Setting]:
@@ -161,18 +161,18 @@ _SMALL: tuple[SuiteTask, ...] = (
     ),
 )
 
-_HELD_OUT: tuple[SuiteTask, ...] = (
+_FURTHER: tuple[SuiteTask, ...] = (
     SuiteTask(
         "wide-cnn",
         _simple("digits:cnn", "digits, CNN of width 32, batch 64", 400, 50, width=32, batch=64),
         gain=0.3,
-        held_out=True,
+        further=True,
     ),
     SuiteTask(
         "wide-mlp",
         _simple("digits:mlp", "digits, 2 layers of 256, batch 8", 600, 50, hidden=256, layers=2, batch=8),
         gain=0.3,
-        held_out=True,
+        further=True,
     ),
     SuiteTask(
         "word-lstm",
@@ -180,10 +180,35 @@ _HELD_OUT: tuple[SuiteTask, ...] = (
         gain=10.0,
         needs=("ptb",),
         rates=_FAST,
-        held_out=True,
+        further=True,
     ),
 )
-"""Tasks of other shapes at the small scale, chosen before the default was ever run on them."""
+"""Tasks that were held out until a form of the default was chosen by them, too."""
+
+_HELD_OUT: tuple[SuiteTask, ...] = (
+    SuiteTask(
+        "autoencoder",
+        _simple("digits:autoencoder", "digits, autoencoder 64-48-8", 800, 50, batch=16),
+        gain=3.0,
+        rates=_FAST,
+        further=True,
+    ),
+    SuiteTask(
+        "group-norm",
+        _simple("digits:cnn", "digits, CNN of width 12 with GroupNorm", 500, 50, width=12, batch=16, norm="group"),
+        gain=0.3,
+        further=True,
+    ),
+    SuiteTask(
+        "parsing",
+        _text("parsing_lstm", "parse trees, LSTM of 32", 600, 50, unroll=15, **_LSTM),
+        gain=10.0,
+        needs=("treebank",),
+        rates=_FAST,
+        further=True,
+    ),
+)
+"""Tasks of other kinds, chosen before the default was ever run on them; nothing has been chosen by them since."""
 
 _LARGER: dict[str, Any] = {"hidden": 128, "layers": 2, "batch": 20, "evaluate_tokens": 20_000}
 _PAPER: tuple[SuiteTask, ...] = (

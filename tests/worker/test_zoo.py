@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,10 +48,25 @@ def test_every_digit_is_trained_on_and_evaluated() -> None:
     assert torch.bincount(labels[1500:]).min() > 20
 
 
-@pytest.mark.parametrize("task", [digits.cnn(), digits.mlp()], ids=["cnn", "mlp"])
+@pytest.mark.parametrize(
+    "task", [digits.cnn(), digits.cnn(norm="group"), digits.mlp()], ids=["cnn", "normalised", "mlp"]
+)
 def test_the_digits_are_learnt(task: Task) -> None:
     numbers = Evaluator(task, CPU).evaluate(descend(task, 150, 0.2))
     assert numbers["accuracy"] > 0.85
+
+
+def test_the_digits_can_be_restored_from_eight_numbers() -> None:
+    numbers = Evaluator(digits.autoencoder(), CPU).evaluate(descend(digits.autoencoder(), 400, 2.0))
+    assert numbers["loss"] < 0.6 * digits.load()[0].var(0).mean(), "better than the mean image"
+
+
+@pytest.mark.parametrize("wrong", [{"norm": "layer"}, {"width": 10, "norm": "group"}, {"width": 0}])
+def test_a_network_for_the_digits_that_has_no_meaning_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match=next(iter(wrong))):
+        digits.cnn(**wrong)
+    with pytest.raises(ConfigurationError, match="code"):
+        digits.autoencoder(code=0)
 
 
 def test_the_quadratics_gradient_is_hx_plus_noise_of_the_given_size() -> None:

@@ -6,6 +6,7 @@ import gzip
 import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -20,22 +21,32 @@ _TRAIN = 1500
 """Examples trained on, of 1,797; the other 297 are evaluated."""
 
 
-def cnn(width: int = 16, batch: int = 32, sharding: Sharding = "sample") -> Task:
+def cnn(
+    width: int = 16, batch: int = 32, sharding: Sharding = "sample", norm: Literal["none", "group"] = "none"
+) -> Task:
     """Return the digits with a small convolutional network (width 16: 21,546 parameters).
 
     width:    channels of the first convolution; the second has twice as many.
     batch:    examples a gradient.
     sharding: "sample" or "shard", see `worker.zoo.stream.batch_indices`.
+    norm:     "group" normalises groups of four channels after each convolution; width must then be a multiple of 4.
     """
     _positive(width=width)
+    if norm not in ("none", "group"):
+        raise ConfigurationError(f'norm: expected "none" or "group", got {norm!r}')
+    if norm == "group" and width % 4:
+        raise ConfigurationError(f"width: expected a multiple of 4 with norm group, got {width}")
+
+    def convolution(before: int, after: int) -> list[nn.Module]:
+        if norm == "none":
+            return [nn.Conv2d(before, after, 3, padding=1), nn.ReLU()]
+        return [nn.Conv2d(before, after, 3, padding=1, bias=False), nn.GroupNorm(after // 4, after), nn.ReLU()]
 
     def model() -> nn.Module:
         return nn.Sequential(
             nn.Unflatten(1, (1, 8, 8)),
-            nn.Conv2d(1, width, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(width, 2 * width, 3, padding=1),
-            nn.ReLU(),
+            *convolution(1, width),
+            *convolution(width, 2 * width),
             nn.MaxPool2d(2),
             nn.Flatten(),
             nn.Linear(32 * width, 2 * width),
@@ -57,6 +68,28 @@ def mlp(hidden: int = 64, layers: int = 2, batch: int = 32, sharding: Sharding =
         return nn.Sequential(*steps, nn.Linear(hidden, 10))
 
     return _task(model, batch, sharding)
+
+
+def autoencoder(hidden: int = 48, code: int = 8, batch: int = 32, sharding: Sharding = "sample") -> Task:
+    """Return the digits' images, to be restored from `code` numbers: tanh, one layer of `hidden` units on either side.
+
+    Evaluates to the loss, the mean square of what a pixel is off.
+    """
+    _positive(hidden=hidden, code=code)
+
+    def model() -> nn.Module:
+        encoder = (nn.Linear(64, hidden), nn.Tanh(), nn.Linear(hidden, code), nn.Tanh())
+        return nn.Sequential(*encoder, nn.Linear(code, hidden), nn.Tanh(), nn.Linear(hidden, 64))
+
+    def loss(module: nn.Module, examples: tuple[Tensor, Tensor]) -> Tensor:
+        images, _ = examples
+        return functional.mse_loss(module(images), images)
+
+    def evaluate(module: nn.Module) -> dict[str, float]:
+        images = load()[0][_TRAIN:].to(next(module.parameters()).device)
+        return {"loss": functional.mse_loss(module(images), images).item()}
+
+    return Task(model=model, loss=loss, batches=_batches(batch, sharding), evaluate=evaluate)
 
 
 def load() -> tuple[Tensor, Tensor]:
@@ -81,10 +114,6 @@ def load() -> tuple[Tensor, Tensor]:
 def _task(model: Callable[[], nn.Module], batch: int, sharding: Sharding) -> Task:
     images, labels = load()
 
-    def batches(shard: Shard) -> Iterator[tuple[Tensor, Tensor]]:
-        for _, chosen in batch_indices(shard, _TRAIN, batch, sharding):
-            yield images[chosen], labels[chosen]
-
     def loss(module: nn.Module, examples: tuple[Tensor, Tensor]) -> Tensor:
         inputs, targets = examples
         return functional.cross_entropy(module(inputs), targets)
@@ -95,7 +124,17 @@ def _task(model: Callable[[], nn.Module], batch: int, sharding: Sharding) -> Tas
         right = (outputs.argmax(1) == targets).float().mean()
         return {"loss": functional.cross_entropy(outputs, targets).item(), "accuracy": right.item()}
 
-    return Task(model=model, loss=loss, batches=batches, evaluate=evaluate)
+    return Task(model=model, loss=loss, batches=_batches(batch, sharding), evaluate=evaluate)
+
+
+def _batches(batch: int, sharding: Sharding) -> Callable[[Shard], Iterator[tuple[Tensor, Tensor]]]:
+    images, labels = load()
+
+    def batches(shard: Shard) -> Iterator[tuple[Tensor, Tensor]]:
+        for _, chosen in batch_indices(shard, _TRAIN, batch, sharding):
+            yield images[chosen], labels[chosen]
+
+    return batches
 
 
 def _positive(**sizes: int) -> None:
