@@ -25,7 +25,8 @@ def test_sixteen_workers_in_turn_learn_digits_and_the_run_can_be_made_again(tmp_
     losses = np.array([row["loss"] for row in run.metrics])
     assert run.summary["mean_staleness"] == pytest.approx(15, abs=0.5)
     assert np.isfinite(losses).all()
-    assert losses.max() < 1.5 * losses[:16].mean(), "it never diverges on the way"
+    rounds = np.convolve(losses, np.full(16, 1 / 16), "valid")  # one gradient of each worker
+    assert rounds.max() < 2.0 * rounds[0], "it never diverges on the way"
     assert losses[-16:].mean() < 1.0, "one gradient of each worker"
     assert run.summary["last_eval"]["loss"] < 1.0
     assert run.summary["pushes_rejected"] == 0
