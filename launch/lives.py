@@ -13,7 +13,7 @@ from launch.experiment import Experiment, experiment_from, load_experiment
 from launch.overrides import Override
 from launch.rundir import RunDir, read_rows
 from launch.trace import ArrivalRow
-from psserver.errors import ConfigurationError
+from psserver.errors import CheckpointError, ConfigurationError
 
 
 @dataclass(frozen=True)
@@ -33,15 +33,21 @@ class Life:
 def record_life(run_dir: Path, experiment: Experiment, update: int) -> None:
     """Write into lives.jsonl that a life begins at `update`; to be called once what was lost is cut off the record.
 
-    Lives of which no arrival is left are dropped.
+    Lives of which no arrival is left are dropped. Raises CheckpointError when it cannot be written.
     """
     places = RunDir(run_dir)
     arrivals = _lines(places.arrivals)
     rows = [row for row in read_rows(places.lives) if row.get("arrivals", arrivals) < arrivals]
     rows.append({"update": update, "arrivals": arrivals, "experiment": experiment.model_dump(mode="json")})
     part = places.lives.with_suffix(".part")
-    part.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    os.replace(part, places.lives)
+    try:
+        part.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        os.replace(part, places.lives)
+    except OSError as error:
+        raise CheckpointError(
+            f"{places.lives}: expected to write the settings of this life of the server, got {error.strerror}; "
+            "make room and resume the run"
+        ) from error
 
 
 def read_lives(run_dir: Path, settings: Iterable[str | Override] = ()) -> list[Life]:

@@ -41,7 +41,11 @@ def run_server_process(run_dir: Path, bind: list[str], resume: bool, parent: int
     torch.set_num_threads(1)
     model, _ = initial_model(experiment, make_task(experiment))
     server, checkpoints = make_server(experiment, model, run_dir, resume=resume, clock=time.monotonic)
-    record_life(run_dir, experiment, server.version)
+    try:
+        record_life(run_dir, experiment, server.version)
+    except BaseException:
+        server.close()
+        raise
 
     def bound(addresses: list[str]) -> None:
         place = run_dir / "server.json"

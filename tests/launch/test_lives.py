@@ -13,7 +13,7 @@ from launch.replay import replay
 from launch.replay_show import sentences
 from launch.rundir import RunDir
 from launch.trace import read_arrivals
-from psserver.errors import ConfigurationError
+from psserver.errors import CheckpointError, ConfigurationError
 
 SMALL = load_experiment("quadratic", ["train.updates=40"])
 LONGER = SMALL.with_settings("train.updates=90", "train.seed=3")
@@ -93,3 +93,12 @@ def test_a_damaged_row_is_named(tmp_path: Path) -> None:
     (tmp_path / "lives.jsonl").write_text('{"update": 0, "arrivals": 0}\n')
     with pytest.raises(ConfigurationError, match=r"lives\.jsonl, line 1: expected update, arrivals and experiment"):
         read_lives(tmp_path)
+
+
+def test_a_full_disk_is_told_in_words_and_what_was_written_stays(tmp_path: Path) -> None:
+    record_life(tmp_path, SMALL, 0)
+    arrivals(tmp_path, 1, 2)
+    (tmp_path / "lives.part").symlink_to("/dev/full")
+    with pytest.raises(CheckpointError, match=r"lives\.jsonl: expected to write .*No space left on device"):
+        record_life(tmp_path, LONGER, 2)
+    assert [life.update for life in read_lives(tmp_path)] == [0]
