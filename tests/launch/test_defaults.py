@@ -43,3 +43,16 @@ def test_with_other_staleness_it_learns_too(staleness: Any, tmp_path: Path) -> N
     least = 0.8 if staleness == "none" else -0.3
     assert all(least <= row["momentum"] <= row["target_momentum"] == 0.8 for row in rows)
     assert (run.summary["momentum_min"] < 0.75) == (staleness != "none")
+
+
+@pytest.mark.parametrize("rule", ["adam", "adamw"])
+def test_weight_decay_does_not_hide_which_layers_scale_does_not_matter(rule: str, tmp_path: Path) -> None:
+    def first_rate(name: str, *settings: str) -> float:
+        experiment = nothing_but_the_task(tmp_path).with_settings("train.updates=2", f"rule.name={rule}", *settings)
+        rate: float = simulate(experiment, tmp_path / name).metrics[0]["learning_rate"]
+        return rate
+
+    normalised = ("task.arguments.norm=group", "task.arguments.width=8")
+    without = first_rate("without", *normalised)
+    assert first_rate("with", *normalised, "rule.weight_decay=0.1") == without
+    assert first_rate("plain", "task.arguments.width=8") > 1.05 * without
