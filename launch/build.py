@@ -20,6 +20,7 @@ from psserver import (
 )
 from psserver.errors import CheckpointError
 from psserver.rules import state_vectors
+from tuner import Tuner
 from tuner import build as build_tuner
 from worker import Evaluator, Task, load_task
 from worker.layout import Layout
@@ -46,6 +47,12 @@ def initial_model(experiment: Experiment, task: Task) -> tuple[Model, Layout]:
     return Model(layout.flatten(module).numpy().copy(), buffers, layout.digest, layout.layers), layout
 
 
+def make_tuner(experiment: Experiment, size: int, layers: tuple[int, ...]) -> Tuner:
+    """The experiment's tuner for `size` parameters in these layers."""
+    train, decay = experiment.train, experiment.rule.gradient_decay
+    return build_tuner(experiment.tuner, size, train.updates, train.seed, layers, decay)
+
+
 def make_server(
     experiment: Experiment, model: Model, run_dir: Path | None, *, resume: bool, clock: Callable[[], float]
 ) -> tuple[ParameterServer, Checkpoints | None]:
@@ -60,14 +67,7 @@ def make_server(
         server = ParameterServer(
             model,
             Plan(train.updates, train.workers, train.seed, tuner.measure_every, tuner.search_every),
-            build_tuner(
-                tuner,
-                model.parameters.size,
-                train.updates,
-                train.seed,
-                model.layers,
-                experiment.rule.gradient_decay,
-            ),
+            make_tuner(experiment, model.parameters.size, model.layers),
             experiment.rule,
             experiment.server,
             record,

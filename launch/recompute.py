@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from launch.build import initial_model, make_task
+from launch.build import initial_model, make_task, make_tuner
 from launch.experiment import Experiment
 from launch.process import worker_threads
 from launch.trace import ArrivalRow
@@ -20,7 +20,6 @@ from psserver.rules import make_rule
 from psserver.trajectory import Trajectory
 from psserver.update import Update, Updater
 from tuner import NonFiniteGradient
-from tuner import build as build_tuner
 from worker import Gradient, Shard
 from worker.model import pick_device
 
@@ -57,7 +56,7 @@ class Recomputation:
         self.recurrent = task.state is not None
         self.notes: list[str] = []
         self.gradients = 0
-        self.tuner = build_tuner(experiment.tuner, self.layout.size, train.updates, train.seed, self.layout.layers)
+        self.tuner = make_tuner(experiment, self.layout.size, self.layout.layers)
         self.rule = make_rule(rule, self.layout.size, experiment.server.sources(train.workers))
         self.trajectory = Trajectory(model.parameters, version=0, slots=3, directory=None)
         self._updater = Updater(self.trajectory, self.rule, self.tuner, rule.gradient_decay)
@@ -86,7 +85,7 @@ class Recomputation:
         train, rule, tuner = experiment.train, self.rule.state_dict(), self.tuner.state_dict()
         self.rule = make_rule(experiment.rule, self.layout.size, experiment.server.sources(train.workers))
         self.rule.load_state_dict(rule)
-        self.tuner = build_tuner(experiment.tuner, self.layout.size, train.updates, train.seed)
+        self.tuner = make_tuner(experiment, self.layout.size, self.layout.layers)
         self.tuner.load_state_dict(tuner)
         self._updater = Updater(self.trajectory, self.rule, self.tuner, experiment.rule.gradient_decay)
         if _of_workers(experiment) != _of_workers(before):

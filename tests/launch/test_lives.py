@@ -56,6 +56,18 @@ def test_a_replay_goes_on_with_the_settings_that_the_run_was_resumed_with(tmp_pa
     assert "The run was resumed at update 40: a setting that was changed there is not in the record." in said[3].strip()
 
 
+def test_a_replay_of_a_resumed_run_has_all_layers_and_the_weight_decay(tmp_path: Path) -> None:
+    (tmp_path / "layers.toml").write_text(
+        '[task]\nfunction = "worker.zoo.digits:cnn"\n[task.arguments]\nwidth = 4\nnorm = "group"\nbatch = 4\n'
+    )
+    settings = ["train.workers=2", "train.updates=30", "checkpoint.every=15", "evaluate.every=0", "launch.threads=1"]
+    settings += ["launch.evaluator=false", "rule.weight_decay=0.01"]
+    train(tmp_path / "layers.toml", tmp_path / "run", settings=settings)
+    train(tmp_path / "run", tmp_path / "run", settings=["train.updates=60"], resume=True)
+    found = replay(tmp_path / "run")
+    assert (found.difference, found.updates) == (None, 60)
+
+
 def test_a_life_of_which_nothing_is_left_is_forgotten(tmp_path: Path) -> None:
     record_life(tmp_path, SMALL, 0)
     arrivals(tmp_path, 1, 2, 3, 3)
