@@ -12,9 +12,7 @@ from tuner.averages import Average
 from tuner.loop import Clamp
 from tuner.target import State
 
-MEMORY = (
-    0.98  # decay of the averages of τ and of 1/(1 + τ): a change of staleness is followed within some fifty updates
-)
+MEMORY = 0.98  # decay of the averages of τ, τ² and 1/(1 + τ): a change is followed within some fifty updates
 EXCESS = 0.15  # of measured over applied momentum that is borne; by measurement (docs/research.md)
 SPEED = 0.2  # of ln f against the excess
 FASTEST_DOWN, FASTEST_UP = 0.1, 0.05  # most that ln f moves in an update
