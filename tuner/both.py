@@ -42,12 +42,17 @@ class Both:
 
     Anti-windup: f/w is held where it has an effect, so it leaves either end with the first error of the other sign;
     momentum follows the staleness alone, so the two never work against each other.
+
+    That is for a recipe that knows nothing of staleness; `Beyond` is for a target that does.
     """
+
+    _FIRST, _LOWEST = 1.0, LOWEST
 
     def __init__(self, momentum_min: float, momentum_max: float) -> None:
         self._min, self._max = max(momentum_min, LOWEST_MOMENTUM), momentum_max
         self._fresh, self._stale, self._square = Average(MEMORY), Average(MEMORY), Average(MEMORY)
-        self._log = 0.0  # ln(f/w)
+        self._share = 1.0
+        self._log = 0.0  # ln(f/first)
         self.clamped: Clamp | None = None
 
     @property
@@ -56,18 +61,36 @@ class Both:
         return 1.0 if self._fresh.empty else self._fresh.value
 
     @property
+    def share(self) -> float:
+        """s, in [0, 1]: how much of the learning rate's range is in use; 1 but in `Beyond`."""
+        return self._share
+
+    @property
+    def first(self) -> float:
+        """Where f starts, in (0, 1]."""
+        return 1.0 if self._share == 0.0 else float((self._FIRST * self.freshness) ** self._share)
+
+    @property
     def factor(self) -> float:
         """f, in (0, 1]."""
-        return min(1.0, self.freshness * math.exp(self._log))
+        return min(1.0, self.first * math.exp(self._log))
 
     def momentum(self, target: float) -> float:
         """μ to apply now; the target's own where nothing is stale."""
         if self._square.value <= 0.0:
-            self.clamped = None
+            self.clamped, self._share = None, self._used(target, target)
             return target
-        wanted = min(target, _momentum(target, self._stale.value, self._square.value))
+        wanted = min(target, self._wanted(target))
+        self._share = self._used(target, wanted)
         self.clamped = "low" if wanted < self._min else "high" if wanted > self._max else None
         return min(max(wanted, self._min), self._max)
+
+    def _wanted(self, target: float) -> float:
+        return _momentum(target, self._stale.value, self._square.value)
+
+    def _used(self, target: float, wanted: float) -> float:
+        """s, where staleness asks for the momentum `wanted`."""
+        return 1.0
 
     def rate(self, learning_rate: float, floor: float) -> float:
         """α to apply now."""
@@ -78,23 +101,29 @@ class Both:
 
     def weigh(self, staleness: int, excess: float | None) -> None:
         """Take the staleness of a push, and e if it was measured."""
-        w = self._fresh.update(1.0 / (1.0 + staleness))
+        self._fresh.update(1.0 / (1.0 + staleness))
         self._stale.update(float(staleness))
         self._square.update(float(staleness) ** 2)
         if staleness and excess is not None and math.isfinite(excess):
             self._log += min(max(SPEED * (EXCESS - excess), -FASTEST_DOWN), FASTEST_UP)
-        self._log = min(max(self._log, math.log(LOWEST)), -math.log(w))
+        lowest = self._share * math.log(self._LOWEST / self._FIRST)
+        self._log = min(max(self._log, lowest), -math.log(self.first))
 
     def state_dict(self) -> State:
-        """The averages and ln(f/w)."""
+        """The averages, s and ln(f/first)."""
         averages = {"fresh": self._fresh, "stale": self._stale, "square": self._square}
-        return {**{name: average.state_dict() for name, average in averages.items()}, "log": self._log}
+        return {
+            **{name: average.state_dict() for name, average in averages.items()},
+            "share": self._share,
+            "log": self._log,
+        }
 
     def load_state_dict(self, state: State) -> None:
         """Continue from `state_dict`'s answer."""
         self._fresh.load_state_dict(state["fresh"])
         self._stale.load_state_dict(state["stale"])
         self._square.load_state_dict(state["square"])
+        self._share = float(state.get("share", 1.0))
         self._log = float(state["log"])
 
 

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from tuner.beyond import Beyond
 from tuner.both import Both
 from tuner.constant import Constant
 from tuner.distance import LearntDistance
@@ -120,9 +121,9 @@ class Tuner:
         rate, target = decision.learning_rate, decision.momentum
         if self.guard is not None:
             rate, target = self.guard.hold(decision)
-        self._learning_rate = self.loop.rate(rate, decision.floor) * self.lr_factor
         self._target_momentum = target
         self._momentum = self.loop.momentum(target)
+        self._learning_rate = self.loop.rate(rate, decision.floor) * self.lr_factor
         self._strides = decision.strides
         return Settings(
             learning_rate=self._learning_rate,
@@ -284,7 +285,8 @@ def _loop(options: TunerOptions) -> Loop:
         case "closed":
             return Closed(options.gain, options.momentum_min, options.momentum_max)
         case "both":
-            return Both(options.momentum_min, options.momentum_max)
+            of = Beyond if options.target == "distance" else Both
+            return of(options.momentum_min, options.momentum_max)
 
 
 def _estimator(name: Literal["median", "lag", "regression"], options: TunerOptions, size: int, seed: int) -> Estimator:

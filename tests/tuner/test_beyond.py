@@ -1,0 +1,167 @@
+"""The loop for a target that bears staleness: what it leaves alone, what it gives way to, and how gradually."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+import torch
+
+from tuner import TunerOptions, build
+from tuner.beyond import BEARS, FIRST, LOWEST, Beyond
+from tuner.both import EXCESS, FASTEST_DOWN, LOWEST_MOMENTUM, Both
+
+TARGET = 0.8
+OWN = TARGET / (1 - TARGET)
+
+
+def settled(workers: int, excess: float | None = None, pushes: int = 600, target: float = TARGET) -> Beyond:
+    """After so many pushes of M workers in turn, a momentum asked for before each."""
+    loop = Beyond(-0.9, 0.999)
+    for _ in range(pushes):
+        loop.momentum(target)
+        loop.weigh(workers - 1, excess)
+    loop.momentum(target)
+    return loop
+
+
+@pytest.mark.parametrize("excess", [None, 0.0, 5.0, -5.0, math.nan])
+@pytest.mark.parametrize("workers", [1, 2, 4, 5])
+def test_what_the_target_bears_changes_nothing(workers: int, excess: float | None) -> None:
+    loop = settled(workers, excess)
+    assert (loop.momentum(TARGET), loop.clamped) == (TARGET, None)
+    assert (loop.share, loop.factor, loop.rate(0.3, 0.001)) == (0.0, 1.0, 0.3)
+
+
+def test_within_it_a_tuner_decides_as_with_the_loop_open_to_the_last_bit() -> None:
+    draws = torch.Generator().manual_seed(0)
+    size, order = 12, random.Random(1)
+    tuners = [
+        build(TunerOptions(target="distance", momentum=TARGET, loop=loop), size, 200, 0) for loop in ("open", "both")
+    ]
+    versions = [torch.randn(size, generator=draws)]
+    for tuner in tuners:
+        tuner.record(0, versions[0])
+    for version in range(1, 150):
+        gradient, made_at = torch.randn(size, generator=draws), max(0, version - 1 - order.randrange(4))
+        decided = []
+        for tuner in tuners:
+            tuner.hear(1.0, version - 1 - made_at)
+            tuner.look(slice(0, size), gradient, versions[made_at])
+            decided.append(tuner.decide())
+            tuner.absorb(slice(0, size), gradient)
+        assert decided[0] == decided[1]
+        versions.append(versions[-1] - decided[0].learning_rate * gradient.sign())
+        for tuner in tuners:
+            tuner.record(version, versions[-1])
+            tuner.measure(made_at, gradient)
+
+
+@pytest.mark.parametrize("workers", [6, 7, 8, 9])
+def test_what_is_above_comes_off_the_momentums_own_lag(workers: int) -> None:
+    loop = settled(workers)
+    momentum = loop.momentum(TARGET)
+    assert momentum / (1 - momentum) == pytest.approx(OWN - (workers - 1 - BEARS * OWN), rel=1e-9)
+    share = (TARGET - momentum) / (TARGET - LOWEST_MOMENTUM)
+    assert 0 < share < 1
+    assert loop.share == pytest.approx(share, rel=1e-12)
+    assert loop.factor == pytest.approx((FIRST / workers) ** share, rel=1e-9)
+
+
+@pytest.mark.parametrize("workers", [10, 16, 1000])
+def test_where_momentum_is_used_up_the_learning_rate_has_its_whole_range(workers: int) -> None:
+    loop = settled(workers)
+    assert (loop.momentum(TARGET), loop.clamped, loop.share) == (LOWEST_MOMENTUM, "low", 1.0)
+    assert loop.factor == pytest.approx(FIRST / workers, rel=1e-9)
+    assert settled(workers, 1e9).factor == pytest.approx(LOWEST / workers, rel=1e-9)
+    assert settled(workers, -1e9).factor == 1.0
+
+
+@pytest.mark.parametrize("workers", [7, 8])
+def test_between_them_a_large_excess_costs_the_share_of_that_range(workers: int) -> None:
+    loop = settled(workers, 1e9)
+    assert loop.factor == pytest.approx((LOWEST / workers) ** loop.share, rel=1e-9)
+
+
+def test_it_gives_way_gradually_as_staleness_grows() -> None:
+    """No step in μ or f at either end of the range: a thousandth more of staleness changes neither by a hundredth."""
+    loop, last = Beyond(-0.9, 0.999), (TARGET, 1.0)
+    for tenth_of_a_thousandth in range(30_000, 100_000, 10):
+        loop._stale.total, loop._stale.weight = tenth_of_a_thousandth / 10_000, 1.0
+        loop._fresh.total, loop._fresh.weight = 1.0 / (1.0 + loop._stale.value), 1.0
+        loop._square.total, loop._square.weight = loop._stale.value**2, 1.0
+        now = loop.momentum(TARGET), loop.factor
+        assert all(0 <= before - after < 0.01 for before, after in zip(last, now, strict=True)), loop._stale.value
+        last = now
+    assert last == (LOWEST_MOMENTUM, pytest.approx(FIRST / 11, rel=1e-3))
+
+
+def test_joining_workers_are_followed_and_leaving_ones_too() -> None:
+    loop = settled(4)
+    for _ in range(35):
+        loop.momentum(TARGET)
+        loop.weigh(31, None)
+    assert loop.momentum(TARGET) == LOWEST_MOMENTUM
+    assert loop.factor < 0.5
+    for _ in range(200):
+        loop.momentum(TARGET)
+        loop.weigh(3, 1.0)
+    assert (loop.momentum(TARGET), loop.factor) == (TARGET, 1.0), "and the excess of before is forgotten"
+
+
+@pytest.mark.parametrize("target", [0.0, -0.2, -0.5])
+def test_a_target_without_a_lag_bears_nothing(target: float) -> None:
+    loop = settled(2, target=target)
+    assert (loop.momentum(target), loop.share) == (LOWEST_MOMENTUM, 1.0)
+    assert loop.factor == pytest.approx(FIRST / 2, rel=1e-9)
+
+
+def test_the_users_clamp_is_where_momentum_ends_and_the_learning_rate_begins() -> None:
+    loop = Beyond(0.5, 0.7)
+    for _ in range(600):
+        loop.momentum(TARGET)
+        loop.weigh(15, None)
+    assert (loop.momentum(TARGET), loop.clamped, loop.share) == (0.5, "low", 1.0)
+    borne = Beyond(0.5, 0.7)
+    borne.weigh(3, None)
+    assert (borne.momentum(TARGET), borne.clamped, borne.share) == (0.7, "high", 0.0)
+
+
+def test_f_moves_no_faster_here() -> None:
+    loop = settled(16, EXCESS)
+    before = loop.factor
+    loop.weigh(15, 1e9)
+    assert math.log(loop.factor / before) == pytest.approx(-FASTEST_DOWN, rel=1e-9)
+
+
+def test_the_floor_gives_way_to_measured_excess_only() -> None:
+    loop = settled(16)
+    assert loop.rate(0.016, 0.004) == pytest.approx(0.004), "staleness alone does not lower it"
+    assert settled(16, 1e9).rate(0.016, 0.004) == pytest.approx(0.004 * LOWEST / FIRST, rel=1e-9)
+
+
+def test_its_state_continues_bit_for_bit() -> None:
+    draws = random.Random(3)
+    first, second = Beyond(-0.9, 0.999), Beyond(-0.9, 0.999)
+    for _ in range(70):
+        first.momentum(TARGET)
+        first.weigh(draws.randrange(13), draws.gauss(0.2, 0.3))
+    second.load_state_dict(first.state_dict())
+    assert (second.share, second.factor) == (first.share, first.factor)
+    for _ in range(50):
+        staleness, excess = draws.randrange(13), draws.gauss(0.2, 0.3)
+        answers = []
+        for loop in (first, second):
+            answers.append((loop.momentum(TARGET), loop.rate(0.1, 0.01)))
+            loop.weigh(staleness, excess)
+        assert answers[0] == answers[1]
+    assert first.state_dict() == second.state_dict()
+
+
+def test_a_recipe_keeps_the_loop_that_knows_of_no_bearing() -> None:
+    loops = {
+        target: build(TunerOptions(target=target, loop="both"), 4, 100, 0).loop for target in ("distance", "cosine")
+    }
+    assert type(loops["distance"]) is Beyond
+    assert type(loops["cosine"]) is Both
