@@ -46,6 +46,46 @@ class Average:
         self.total, self.weight = float(state["total"]), float(state["weight"])
 
 
+class Tracked:
+    """A slow average that a change moves at once: it is held within two standard errors of a quick one.
+
+    Both are `Average`s of the same values. The quick one's standard error, √((E[x²] − E[x]²)(1 − β)/(1 + β)), takes the
+    values for independent. So as long as they come from one distribution this is the slow average but for a few in a
+    hundred of the moments; and after a change it is near the quick one, from the side it comes from.
+    """
+
+    def __init__(self, slow: float, quick: float) -> None:
+        self._slow, self._quick, self._square = Average(slow), Average(quick), Average(quick)
+
+    def update(self, value: float) -> float:
+        """Take one more value; returns the new average."""
+        for average in (self._slow, self._quick):
+            average.update(value)
+        self._square.update(value * value)
+        return self.value
+
+    @property
+    def empty(self) -> bool:
+        """Whether no value came yet."""
+        return self._slow.empty
+
+    @property
+    def value(self) -> float:
+        """The average; 0 before the first value."""
+        mean, beta = self._quick.value, self._quick.beta
+        chance = 2.0 * math.sqrt(max(0.0, self._square.value - mean * mean) * (1.0 - beta) / (1.0 + beta))
+        return min(max(self._slow.value, mean - chance), mean + chance)
+
+    def state_dict(self) -> State:
+        """Six floats."""
+        return {name: getattr(self, f"_{name}").state_dict() for name in ("slow", "quick", "square")}
+
+    def load_state_dict(self, state: State) -> None:
+        """Continue from `state_dict`'s answer."""
+        for name in ("slow", "quick", "square"):
+            getattr(self, f"_{name}").load_state_dict(state[name])
+
+
 class LogAverage(Average):
     """`Average` of logarithms: takes positive values and gives their weighted geometric mean."""
 

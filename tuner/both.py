@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 
-from tuner.averages import Average
+from tuner.averages import Tracked
 from tuner.loop import Clamp
 from tuner.target import State
 
-MEMORY = 0.98  # decay of the averages of τ, τ² and 1/(1 + τ): a change is followed within some fifty updates
+MEMORY, QUICK = 0.98, 0.9  # decays of the averages of τ, τ² and 1/(1 + τ), and of those that tell a change
 EXCESS = 0.15  # of measured over applied momentum that is borne; by measurement (docs/research.md)
 SPEED = 0.2  # of ln f against the excess
 FASTEST_DOWN, FASTEST_UP = 0.1, 0.05  # most that ln f moves in an update
@@ -50,7 +50,7 @@ class Both:
 
     def __init__(self, momentum_min: float, momentum_max: float) -> None:
         self._min, self._max = max(momentum_min, LOWEST_MOMENTUM), momentum_max
-        self._fresh, self._stale, self._square = Average(MEMORY), Average(MEMORY), Average(MEMORY)
+        self._fresh, self._stale, self._square = (Tracked(MEMORY, QUICK) for _ in range(3))
         self._share = 1.0
         self._log = 0.0  # ln(f/first)
         self.clamped: Clamp | None = None

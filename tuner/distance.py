@@ -45,7 +45,8 @@ class LearntDistance:
 
     d_0 is 0.04 times the mean magnitude of the layer's x_0, within a factor of 4 of what that is over all parameters,
     and half as much in a layer whose scale does not matter (`Invariance`). So d is of the parameters' scale, and knows
-    nothing of the loss's: both sums have it. Where a layer's gradients are sparse, its steps are longer (`Sparsity`).
+    nothing of the loss's: both sums have it. Where a layer's gradients are sparse its steps are longer by a factor, see
+    `Sparsity`, and go by a d of at least that factor times d_0: what is seldom moved must be there in few moves.
 
     size: N. momentum: μ*. updates: T. layers: sizes of the layers in the flat vector; none for one. weight_decay: λ, if
     λx is part of the gradients. Owns x_0 and s, two vectors [N]. The decision's α is the geometric mean over
@@ -122,7 +123,10 @@ class LearntDistance:
         self._count += 1
         self._sparsity.next()
         longer = self._sparsity.factors(self._fresh.update(1.0 / (1.0 + staleness)))
-        steps = [distance * factor for distance, factor in zip(self._distances, longer, strict=True)]
+        steps = [
+            max(distance, first * factor) * factor
+            for distance, first, factor in zip(self._distances, self._first, longer, strict=True)
+        ]
         mean = self._mean(steps)
         strides = Strides(self._layers, tuple(step / mean for step in steps))
         floor = self._mean([first * factor for first, factor in zip(self._first, longer, strict=True)]) * share

@@ -249,8 +249,23 @@ def test_where_gradients_are_sparse_steps_are_longer_and_distances_are_not(stale
     assert target.distances == pytest.approx((FIRST, FIRST), rel=1e-6)
     assert decision.strides is not None
     rates = [decision.learning_rate * stride for stride in decision.strides.factors]
-    assert rates == pytest.approx([FIRST * schedule(0, 10), factor * FIRST * schedule(0, 10)], rel=1e-6)
-    assert decision.floor == pytest.approx(decision.learning_rate, rel=1e-12)
+    assert rates == pytest.approx([FIRST * schedule(0, 10), factor**2 * FIRST * schedule(0, 10)], rel=1e-6)
+    assert decision.floor == pytest.approx(FIRST * factor**0.5 * schedule(0, 10), rel=1e-6)
+
+
+def test_a_distance_beyond_what_sparsity_alone_asks_for_is_gone_by_itself() -> None:
+    target = LearntDistance(SIZE, momentum=0.9, updates=10, layers=(20, 20))
+    gradient = torch.ones(SIZE)
+    gradient[21:] = 0.0
+    told(target, gradient, torch.ones(SIZE))
+    state = target.state_dict()
+    target.load_state_dict({**state, "distances": [FIRST, 5 * FIRST]})
+    decision = told(target, gradient, torch.ones(SIZE))
+    assert decision.strides is not None
+    factor = DENSE * 20.0
+    assert decision.learning_rate * decision.strides.factors[1] == pytest.approx(
+        5 * FIRST * factor * schedule(1, 10), rel=1e-6
+    )
 
 
 def test_each_layer_goes_by_its_own_distance() -> None:
