@@ -241,8 +241,7 @@ def test_a_layer_whose_scale_does_not_matter_starts_at_half_of_that() -> None:
 @pytest.mark.parametrize("staleness", [0, 3])
 def test_where_gradients_are_sparse_steps_are_longer_and_distances_are_not(staleness: int) -> None:
     target = LearntDistance(SIZE, momentum=0.9, updates=10, layers=(20, 20))
-    gradient = torch.ones(SIZE)
-    gradient[21:] = 0.0
+    gradient = torch.ones(SIZE) * (torch.arange(SIZE) < 21)
     target.hear(1.0, staleness)
     decision = told(target, gradient, torch.ones(SIZE))
     factor = (DENSE * 20.0) ** (1.0 + staleness) ** -0.5
@@ -255,17 +254,13 @@ def test_where_gradients_are_sparse_steps_are_longer_and_distances_are_not(stale
 
 def test_a_distance_beyond_what_sparsity_alone_asks_for_is_gone_by_itself() -> None:
     target = LearntDistance(SIZE, momentum=0.9, updates=10, layers=(20, 20))
-    gradient = torch.ones(SIZE)
-    gradient[21:] = 0.0
+    gradient = torch.ones(SIZE) * (torch.arange(SIZE) < 21)
     told(target, gradient, torch.ones(SIZE))
-    state = target.state_dict()
-    target.load_state_dict({**state, "distances": [FIRST, 5 * FIRST]})
+    target.load_state_dict({**target.state_dict(), "distances": [FIRST, 5 * FIRST]})
     decision = told(target, gradient, torch.ones(SIZE))
     assert decision.strides is not None
-    factor = DENSE * 20.0
-    assert decision.learning_rate * decision.strides.factors[1] == pytest.approx(
-        5 * FIRST * factor * schedule(1, 10), rel=1e-6
-    )
+    rate = decision.learning_rate * decision.strides.factors[1]
+    assert rate == pytest.approx(5 * FIRST * DENSE * 20.0 * schedule(1, 10), rel=1e-6)
 
 
 def test_each_layer_goes_by_its_own_distance() -> None:
