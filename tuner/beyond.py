@@ -23,8 +23,8 @@ class Beyond(Both):
 
         (0.2 w)^s ≤ f ≤ 1,   at first f = (0.5 w)^s,
 
-    where w, f and what moves it are those of `Both`. So up to L nothing at all is changed (four workers at μ* = 0.8),
-    beyond 2L + 0.23 momentum is used up (nine workers), and between them no step is taken at once.
+    where w, f and what moves it are those of `Both`. So up to L nothing at all is changed (five workers at μ* = 0.8),
+    from 2L + 0.23 on momentum is used up (ten workers), and between them no step is taken at once.
     """
 
     _FIRST, _LOWEST = FIRST, LOWEST

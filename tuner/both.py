@@ -51,7 +51,7 @@ class Both:
     def __init__(self, momentum_min: float, momentum_max: float) -> None:
         self._min, self._max = max(momentum_min, LOWEST_MOMENTUM), momentum_max
         self._fresh, self._stale, self._square = (Tracked(MEMORY, QUICK) for _ in range(3))
-        self._share = 1.0
+        self._share = self._used(0.0, 0.0)
         self._log = 0.0  # ln(f/first)
         self.clamped: Clamp | None = None
 

@@ -35,6 +35,12 @@ def test_what_the_target_bears_changes_nothing(workers: int, excess: float | Non
     assert (loop.share, loop.factor, loop.rate(0.3, 0.001)) == (0.0, 1.0, 0.3)
 
 
+def test_before_any_push_nothing_gives_way() -> None:
+    loop = Beyond(-0.9, 0.999)
+    assert (loop.share, loop.factor) == (0.0, 1.0)
+    assert (loop.momentum(TARGET), loop.rate(0.3, 0.0)) == (TARGET, 0.3)
+
+
 def test_within_it_a_tuner_decides_as_with_the_loop_open_to_the_last_bit() -> None:
     draws = torch.Generator().manual_seed(0)
     size, order = 12, random.Random(1)
