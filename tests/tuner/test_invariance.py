@@ -41,12 +41,14 @@ def network(norm: nn.Module) -> nn.Module:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("norm", [nn.BatchNorm2d(8), nn.GroupNorm(2, 8)], ids=["batch", "group"])
+@pytest.mark.parametrize("groups", [0, 2], ids=["batch", "group"])
 @pytest.mark.parametrize(("scale", "weight_decay"), [(1e-6, 0.0), (1e6, 0.0), (1.0, 0.0), (1.0, 5e-4), (1.0, 0.1)])
 @pytest.mark.parametrize("blocks", [1, 7])
 def test_weights_before_a_normalisation_are_found_and_no_others(
-    norm: nn.Module, weight_decay: float, blocks: int, scale: float
+    groups: int, weight_decay: float, blocks: int, scale: float
 ) -> None:
+    torch.manual_seed(2)  # chance finds one other layer in 250: it must be the same draw in any order of the tests
+    norm = nn.GroupNorm(groups, 8) if groups else nn.BatchNorm2d(8)
     nn.init.uniform_(norm.get_parameter("bias"))
     found = told(network(norm), 10, weight_decay=weight_decay, blocks=blocks, scale=scale)
     assert found == [True, False, False, False, False, False]
