@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def imported_torch() -> int:
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize(("size", "updates"), [(LARGE, 300), (SMALL, 5_000)])
+@pytest.mark.parametrize(("size", "updates"), [(LARGE, 800), (SMALL, 5_000)])
 @pytest.mark.parametrize("tuning", [PLAIN, YELLOWFIN], ids=["plain", "yellowfin"])
 def test_the_server_holds_its_versions_and_little_else_and_does_not_grow(
     tuning: list[str], size: int, updates: int, start: Any, tmp_path: Path, slow: Path, records: Any
@@ -51,19 +52,20 @@ def test_the_server_holds_its_versions_and_little_else_and_does_not_grow(
     options = [word for setting in [*settings, *tuning] for word in ("--set", setting)]
     train = start("train", slow, "--run-dir", run.folder, *options)
     baseline = imported_torch()
-    sizes: dict[int, int] = {}
+    beyond: list[int] = []  # at every look from the first update on; updates are written down a few times a second only
 
     def sampled() -> bool:
         update = run.updates()
         if 0 < update < updates:
-            sizes[update] = psutil.Process(run.server()).memory_info().rss
+            with suppress(psutil.NoSuchProcess):  # it was quicker than its record
+                beyond.append(psutil.Process(run.server()).memory_info().rss - baseline)
         return update >= updates
 
     train.until(sampled, 200)
     assert train.code() == 0, train.err
-    beyond = {update: resident - baseline for update, resident in sizes.items()}
-    assert max(beyond.values()) < 4 * size * (SLOTS + OTHER) + 100e6
+    assert len(beyond) >= 20
+    assert max(beyond) < 4 * size * (SLOTS + OTHER) + 100e6
     # The least of many samples: a checkpoint borrows a few vectors for a while, and that is no growth.
-    parts = ((0.2 * updates, 0.5 * updates), (0.7 * updates, updates))
-    early, late = (min(beyond[u] for u in beyond if a < u < b) for a, b in parts)
+    tenth = len(beyond) // 10
+    early, late = min(beyond[2 * tenth : 5 * tenth]), min(beyond[7 * tenth :])
     assert late < early + 4e6
