@@ -24,6 +24,7 @@ INVARIANT = 0.5  # of that where the layer's scale does not matter: all of a ste
 APART = 4.0  # a layer's own d_0 is at most this many times the whole vector's, or this part of it
 GROWTH = 0.03  # most that an estimate grows in an update; quicker, and the first hundred updates run away
 SHRINKING = 0.02  # what an estimate loses in an update where its layer has gone too far
+BELOW = 0.005  # what it loses then below d_0, where gradients are stale, and regains in an update where that is not so
 DOUBT = 2.0  # standard errors by which ⟨g, x_0 − x_v⟩ must be below 0 for that
 MEMORY = 0.98  # decay of all sums and averages: what the last fifty gradients say, not the first hundred
 WARMUP = 40  # updates of linear warm-up
@@ -41,7 +42,9 @@ class LearntDistance:
     all of the layer alone. ⟨g, x_0 − x_v⟩ with the v of the gradient is a lower bound's numerator at any staleness; at
     x_t it would count the way that later updates have gone, too. It also tells when d is too large: once steps of that
     length only scatter x about the optimum, the gradient points back to where the layer came from, and ⟨g, x_0 − x_v⟩
-    falls below 0. Where its mean over some fifty gradients is below 0 by two standard errors, d ← max(0.98 d, d_0).
+    falls below 0. Where its mean over some fifty gradients is below 0 by two standard errors, d ← max(0.98 d, d_0); at
+    d_0, which was guessed for gradients that are not stale, d ← max(0.995 d, √w d_0) with w the mean of 1/(1 + τ), and
+    d ← min(1.005 d, d_0) where that mean is above 0 again.
 
     d_0 is 0.04 times the mean magnitude of the layer's x_0, within a factor of 4 of what that is over all parameters,
     and half as much in a layer whose scale does not matter (`Invariance`). So d is of the parameters' scale, and knows
@@ -124,12 +127,13 @@ class LearntDistance:
         self._sparsity.next()
         longer = self._sparsity.factors(self._fresh.update(1.0 / (1.0 + staleness)))
         steps = [
-            max(distance, first * factor) * factor
+            max(distance, min(distance, first) * factor) * factor
             for distance, first, factor in zip(self._distances, self._first, longer, strict=True)
         ]
         mean = self._mean(steps)
         strides = Strides(self._layers, tuple(step / mean for step in steps))
-        floor = self._mean([first * factor for first, factor in zip(self._first, longer, strict=True)]) * share
+        borne = [min(distance, first) for distance, first in zip(self._distances, self._first, strict=True)]
+        floor = self._mean([least * factor for least, factor in zip(borne, longer, strict=True)]) * share
         return Decision(mean * share, self._momentum, 1.0, math.sqrt(squares), floor=floor, strides=strides)
 
     def _begin(self) -> None:
@@ -150,21 +154,30 @@ class LearntDistance:
         d, first = self._distances[layer], self._first[layer]
         if self._norms[layer] > 0.0:
             d = max(d, min(self._numerators[layer] / self._norms[layer], (1.0 + GROWTH) * d))
-        if self._too_far(layer, towards):
-            d = max((1.0 - SHRINKING) * d, first)
-        self._distances[layer] = d
+        self._distances[layer] = d = self._held_back(d, first, self._errors(layer, towards))
         self._weights[layer] = (1.0 - MEMORY) * (d / first) ** 2 * share
         self._numerators[layer] = MEMORY * self._numerators[layer] + self._weights[layer] * towards
         self._norms[layer] = 0.0
 
-    def _too_far(self, layer: int, towards: float) -> bool:
-        """Whether the mean of ⟨g, x_0 − x_v⟩ is below 0 by more than chance allows."""
+    def _held_back(self, d: float, first: float, errors: float) -> float:
+        """d, less where ⟨g, x_0 − x_v⟩ is below 0 by that many standard errors."""
+        if errors < -DOUBT:
+            if d > first:
+                return max((1.0 - SHRINKING) * d, first)
+            least = 1.0 if self._fresh.empty else math.sqrt(self._fresh.value)
+            return min(d, max((1.0 - BELOW) * d, first * least))
+        return min((1.0 + BELOW) * d, first) if d < first and errors > 0.0 else d
+
+    def _errors(self, layer: int, towards: float) -> float:
+        """The mean of ⟨g, x_0 − x_v⟩ in standard errors of it; 0 while too few are known."""
         known = 1.0 - MEMORY ** (self._count + 1)
         self._means[layer] += (1.0 - MEMORY) * (towards - self._means[layer])
         self._squares[layer] += (1.0 - MEMORY) * (towards * towards - self._squares[layer])
         mean = self._means[layer] / known
-        variance = max(0.0, self._squares[layer] / known - mean * mean)
-        return self._count >= 20 and mean < -DOUBT * math.sqrt(variance * (1.0 - MEMORY) / (1.0 + MEMORY))
+        error = math.sqrt(max(0.0, self._squares[layer] / known - mean * mean) * (1.0 - MEMORY) / (1.0 + MEMORY))
+        if self._count < 20 or mean == 0.0:
+            return 0.0
+        return mean / error if error > 0.0 else math.copysign(math.inf, mean)
 
     def absorb(self, block: slice, gradient: Tensor) -> None:
         """`s ← 0.98 s + k g` over one block, and its shares of each ‖s‖₁."""
