@@ -42,7 +42,9 @@ def sweep(grid: str, out: Path | None, jobs: int | None, data_dir: Path | None) 
 @click.option("--out", type=_FOLDER, metavar="DIR", help="Default: runs/reproduce/SCALE.")
 @_JOBS
 @_DATA_DIR
-@click.option("--only", metavar="PART,...", default="", help="Confine zero-tuning to tasks, staleness, contenders.")
+@click.option(
+    "--only", metavar="PART,...", default="", help="Confine zero-tuning: tasks, workers, staleness, contenders."
+)
 @click.option(
     "--afresh", metavar="PART,...", default="", help="Compute zero-tuning's contenders of these groups again."
 )

@@ -13,7 +13,8 @@ from launch.lab.halving import LATE, RUNGS, SHORT, Rung, halve, lengths, possibl
 from launch.lab.points import forget
 from launch.lab.suite_contenders import BASELINES, GROUPS, Published, baselines, published, untuned, why_unknown
 from launch.lab.suite_score import Score, Standard, standard
-from launch.lab.suite_tasks import KINDS, Setting, SuiteTask, settings_of, tasks
+from launch.lab.suite_tasks import KINDS, NUMBERS, Setting, SuiteTask, settings_of, tasks
+from psserver.errors import ConfigurationError
 
 
 @dataclass(frozen=True)
@@ -39,18 +40,28 @@ class Choice:
 
     @staticmethod
     def of(lab: Lab) -> Choice:
-        """What `lab.only` names, of tasks, kinds of staleness and groups; of what it names none, all."""
+        """What `lab.only` names, of tasks, workers, kinds of staleness and groups; of what it names none, all.
+
+        Raises ConfigurationError where no setting has all of it.
+        """
         every = tasks(lab.scale)
         asked = [task.name for task in every if task.name in lab.only]
         names = asked or [task.name for task in every if not task.further]
         kinds = [kind for kind in KINDS if kind in lab.only] or list(KINDS)
         groups = tuple(group for group in GROUPS if group in lab.only) or GROUPS
-        chosen = {task.name: _of_kinds(task, lab, kinds) for task in every if task.name in names}
-        return Choice({name: settings for name, settings in chosen.items() if settings}, groups)
+        numbers = [number for number in NUMBERS if str(number) in lab.only]
+        chosen = {task.name: _of_kinds(task, lab, kinds, numbers) for task in every if task.name in names}
+        settings = {name: some for name, some in chosen.items() if some}
+        if not settings:
+            raise ConfigurationError(
+                f"--only {','.join(lab.only)}: expected parts that occur together, but no setting at the {lab.scale} "
+                "scale has that task, number of workers and staleness; leave one of them out"
+            )
+        return Choice(settings, groups)
 
 
-def _of_kinds(task: SuiteTask, lab: Lab, kinds: Sequence[str]) -> list[Setting]:
-    return [setting for setting in settings_of(task, lab.scale) if setting.kind in kinds]
+def _of_kinds(task: SuiteTask, lab: Lab, kinds: Sequence[str], numbers: Sequence[int]) -> list[Setting]:
+    return [setting for setting in settings_of(task, lab.scale, numbers) if setting.kind in kinds]
 
 
 def compute(lab: Lab, settings: Sequence[Setting], groups: Sequence[str]) -> list[Result]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -15,6 +16,8 @@ Kind = Literal["none", "round-robin", "memoryless", "stragglers", "joining", "sl
 STEADY: tuple[Kind, ...] = ("none", "round-robin", "memoryless", "stragglers")
 CHANGING: tuple[Kind, ...] = ("joining", "slowing")
 KINDS = STEADY + CHANGING
+NUMBERS = (1, 4, 16, 32)
+"""Of workers; the small scale has 32 where they are asked for."""
 _WORDS: dict[Kind, str] = {"joining": "4 at first", "slowing": "one becomes 20 × slower"}
 _SLOWDOWN, _SLOWER = 8.0, 20.0
 _CHANGE = 3
@@ -84,11 +87,15 @@ def tasks(scale: Scale) -> list[SuiteTask]:
     return [*_SMALL, *_FURTHER, *_HELD_OUT] if scale == "small" else list(_PAPER)
 
 
-def settings_of(task: SuiteTask, scale: Scale) -> list[Setting]:
-    """One worker without staleness, each larger number of workers with each kind of staleness, and the changes."""
-    numbers = (4, 16) if scale == "small" else (4, 16, 32)
-    several = [_setting(task, workers, kind) for workers in numbers for kind in STEADY[1:]]
-    return [_setting(task, 1, "none"), *several, *(_changes(task) if task.changes else ())]
+def settings_of(task: SuiteTask, scale: Scale, numbers: Sequence[int] = ()) -> list[Setting]:
+    """One worker without staleness, each larger number of workers with each kind of staleness, and the changes.
+
+    numbers: of workers, those of `NUMBERS` that are asked for; none for the scale's own.
+    """
+    steady = numbers or (NUMBERS[:-1] if scale == "small" else NUMBERS)
+    several = [_setting(task, workers, kind) for workers in steady if workers > 1 for kind in STEADY[1:]]
+    changes = [one for one in _changes(task) if not numbers or one.workers in numbers] if task.changes else []
+    return [*([_setting(task, 1, "none")] if 1 in steady else []), *several, *changes]
 
 
 def _changes(task: SuiteTask) -> list[Setting]:

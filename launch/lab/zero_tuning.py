@@ -13,7 +13,7 @@ from launch.lab.suite_picture import draw
 from launch.lab.suite_run import Choice, Result, compute, work
 from launch.lab.suite_score import summary
 from launch.lab.suite_tables import notes, runs, scores, scores_of, table, tried
-from launch.lab.suite_tasks import KINDS, tasks
+from launch.lab.suite_tasks import KINDS, NUMBERS, tasks
 from launch.lab.suite_verdict import Verdict, verdicts
 from launch.numbers import shown
 
@@ -67,7 +67,7 @@ def _sentence(results: Sequence[Result], judged: Sequence[Verdict]) -> str:
 
 
 def _parts(scale: Scale) -> tuple[str, ...]:
-    return (*(task.name for task in tasks(scale)), *KINDS, *GROUPS)
+    return (*(task.name for task in tasks(scale)), *map(str, NUMBERS), *KINDS, *GROUPS)
 
 
 def _cost(scale: Scale) -> str:

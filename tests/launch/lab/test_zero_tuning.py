@@ -181,3 +181,19 @@ def test_gains_fall_as_workers_grow() -> None:
     assert (len(one), len(many)) == (5, 5)
     assert one[2] / many[2] == pytest.approx(9, rel=0.1)
     assert DEFAULT_OPEN != DEFAULT
+
+
+def test_a_number_of_workers_can_be_asked_for_and_small_suites_have_thirty_two_only_then() -> None:
+    def numbers(*only: str) -> dict[int, set[str]]:
+        found = [one for some in Choice.of(Lab(Path(), "small", only=only)).settings.values() for one in some]
+        return {number: {one.kind for one in found if one.workers == number} for number in {x.workers for x in found}}
+
+    several = {"round-robin", "memoryless", "stragglers"}
+    assert numbers() == {1: {"none"}, 4: several, 16: {*several, "slowing"}, 32: {"joining"}}
+    assert numbers("32") == {32: {*several, "joining"}}
+    assert numbers("1", "16", "none", "memoryless") == {1: {"none"}, 16: {"memoryless"}}
+
+
+def test_parts_that_never_occur_together_are_refused_in_words(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="--only 4,slowing: expected parts that occur together"):
+        reproduce("zero-tuning", Lab(tmp_path, "small", only=("4", "slowing")))
