@@ -49,7 +49,7 @@ class LearntDistance:
     d_0 is 0.04 times the mean magnitude of the layer's x_0, within a factor of 4 of what that is over all parameters,
     and half as much in a layer whose scale does not matter (`Invariance`). So d is of the parameters' scale, and knows
     nothing of the loss's: both sums have it. Where a layer's gradients are sparse its steps are longer by a factor, see
-    `Sparsity`, and go by a d of at least that factor times min(d, d_0): what is seldom moved must be there in few moves.
+    `Sparsity`, and go by a d of at least that factor times min(d, d_0): what seldom moves must be there in few moves.
 
     size: N. momentum: μ*. updates: T. layers: sizes of the layers in the flat vector; none for one. weight_decay: λ, if
     λx is part of the gradients. Owns x_0 and s, two vectors [N]. The decision's α is the geometric mean over
