@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 
-from tuner.both import Both
+from tuner.both import LOWEST_MOMENTUM, Both
 
-BEARS = 1.0  # parts of its own momentum's lag that the target bears of staleness; by measurement (docs/research.md)
+BEARS = 0.1  # parts of its own momentum's lag that the target bears of staleness; by measurement (docs/research.md)
+GIVES = 0.57  # parts of the whole way to the least momentum in which staleness counts less and less; by measurement
 FIRST, LOWEST = 0.5, 0.2  # f starts at this part of w, and is at least that part, once momentum has been used up
 
 
@@ -14,17 +15,18 @@ class Beyond(Both):
     """μ and α from the target's μ* and α, given what staleness does beyond what the target bears.
 
     The learning rate of `LearntDistance` already comes out smaller where gradients are stale, and its momentum was
-    chosen with a lag of its own, L = μ*/(1 − μ*). A mean staleness of as much again is left alone. What the running
-    mean of τ has above that is taken off the momentum's lag l = μ/(1 − μ),
+    chosen with a lag of its own, L = μ*/(1 − μ*). A mean staleness of a tenth of that is left alone. What the running
+    mean of τ has above it is taken off the momentum's lag l = μ/(1 − μ), at first all of it and then less and less,
 
-        l = L − max(0, E[τ] − L),   μ at least −0.3 and the clamp's lower end,
+        l = L − c ln(1 + max(0, E[τ] − 0.1 L)/c),   c = 0.57 (L + 3/13),   μ at least −0.3 and the clamp's lower end,
 
-    and the learning rate gives way in the measure that momentum has: with s = (μ* − μ)/(μ* − least μ), between 0 and 1,
+    where −3/13 is the lag of −0.3. The learning rate gives way in the measure that momentum has: with s between 0 and
+    1, (μ* − μ)/(μ* − least μ),
 
         (0.2 w)^s ≤ f ≤ 1,   at first f = (0.5 w)^s,
 
-    where w, f and what moves it are those of `Both`. So up to L nothing at all is changed (five workers at μ* = 0.8),
-    from 2L + 0.23 on momentum is used up (ten workers), and between them no step is taken at once.
+    where w, f and what moves it are those of `Both`. At μ* = 0.8 nothing at all is changed up to a mean staleness of
+    0.4; two, four and eight workers in turn have μ = 0.78, 0.69 and 0.45, and thirteen have used it up.
     """
 
     _FIRST, _LOWEST = FIRST, LOWEST
@@ -34,7 +36,11 @@ class Beyond(Both):
         above = self._stale.value - BEARS * own
         if above <= 0.0:
             return target
-        lag = target / (1.0 - target) - above
+        lag = target / (1.0 - target)
+        whole = GIVES * (lag - LOWEST_MOMENTUM / (1.0 - LOWEST_MOMENTUM))
+        if whole <= 0.0:
+            return -math.inf
+        lag -= whole * math.log1p(above / whole)
         return lag / (1.0 + lag) if lag > -1.0 else -math.inf
 
     def _used(self, target: float, wanted: float) -> float:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 import random
+from itertools import pairwise
 
 import pytest
 import torch
 
 from tuner import TunerOptions, build
 from tuner.averages import Tracked
-from tuner.beyond import BEARS, FIRST, LOWEST, Beyond
+from tuner.beyond import BEARS, FIRST, GIVES, LOWEST, Beyond
 from tuner.both import EXCESS, FASTEST_DOWN, LOWEST_MOMENTUM, MEMORY, QUICK, Both
 
 TARGET = 0.8
 OWN = TARGET / (1 - TARGET)
+WHOLE = GIVES * (OWN + 3 / 13)
 
 
 def settled(workers: int, excess: float | None = None, pushes: int = 600, target: float = TARGET) -> Beyond:
@@ -28,9 +30,14 @@ def settled(workers: int, excess: float | None = None, pushes: int = 600, target
 
 
 @pytest.mark.parametrize("excess", [None, 0.0, 5.0, -5.0, math.nan])
-@pytest.mark.parametrize("workers", [1, 2, 4, 5])
-def test_what_the_target_bears_changes_nothing(workers: int, excess: float | None) -> None:
-    loop = settled(workers, excess)
+@pytest.mark.parametrize("every", [0, 3, 9])
+def test_what_the_target_bears_changes_nothing(every: int, excess: float | None) -> None:
+    """No staleness, or of one in every so many pushes."""
+    loop = Beyond(-0.9, 0.999)
+    for push in range(600):
+        loop.momentum(TARGET)
+        loop.weigh(int(every > 0 and push % every == every - 1), excess)
+        assert loop.momentum(TARGET) == TARGET
     assert (loop.momentum(TARGET), loop.clamped) == (TARGET, None)
     assert (loop.share, loop.factor, loop.rate(0.3, 0.001)) == (0.0, 1.0, 0.3)
 
@@ -51,7 +58,7 @@ def test_within_it_a_tuner_decides_as_with_the_loop_open_to_the_last_bit() -> No
     for tuner in tuners:
         tuner.record(0, versions[0])
     for version in range(1, 150):
-        gradient, made_at = torch.randn(size, generator=draws), max(0, version - 1 - order.randrange(4))
+        gradient, made_at = torch.randn(size, generator=draws), max(0, version - 1 - (order.randrange(9) == 0))
         decided = []
         for tuner in tuners:
             tuner.hear(1.0, version - 1 - made_at)
@@ -65,18 +72,19 @@ def test_within_it_a_tuner_decides_as_with_the_loop_open_to_the_last_bit() -> No
             tuner.measure(made_at, gradient)
 
 
-@pytest.mark.parametrize("workers", [6, 7, 8, 9])
-def test_what_is_above_comes_off_the_momentums_own_lag(workers: int) -> None:
+@pytest.mark.parametrize("workers", [2, 4, 8, 12])
+def test_what_is_above_comes_off_the_momentums_own_lag_less_and_less(workers: int) -> None:
     loop = settled(workers)
     momentum = loop.momentum(TARGET)
-    assert momentum / (1 - momentum) == pytest.approx(OWN - (workers - 1 - BEARS * OWN), rel=1e-9)
+    taken = WHOLE * math.log(1 + (workers - 1 - BEARS * OWN) / WHOLE)
+    assert momentum / (1 - momentum) == pytest.approx(OWN - taken, rel=1e-9)
     share = (TARGET - momentum) / (TARGET - LOWEST_MOMENTUM)
     assert 0 < share < 1
     assert loop.share == pytest.approx(share, rel=1e-12)
     assert loop.factor == pytest.approx((FIRST / workers) ** share, rel=1e-9)
 
 
-@pytest.mark.parametrize("workers", [10, 16, 1000])
+@pytest.mark.parametrize("workers", [13, 16, 1000])
 def test_where_momentum_is_used_up_the_learning_rate_has_its_whole_range(workers: int) -> None:
     loop = settled(workers)
     assert (loop.momentum(TARGET), loop.clamped, loop.share) == (LOWEST_MOMENTUM, "low", 1.0)
@@ -85,7 +93,16 @@ def test_where_momentum_is_used_up_the_learning_rate_has_its_whole_range(workers
     assert settled(workers, -1e9).factor == pytest.approx(1.0, rel=1e-12)
 
 
-@pytest.mark.parametrize("workers", [7, 8])
+def test_momentum_falls_as_workers_grow_and_less_for_each() -> None:
+    seen = [settled(workers).momentum(TARGET) for workers in range(1, 14)]
+    lags = [momentum / (1 - momentum) for momentum in seen]
+    steps = [before - after for before, after in pairwise(lags)]
+    assert [seen[1], seen[3], seen[7]] == pytest.approx([0.776, 0.691, 0.451], abs=5e-4)
+    assert all(before > after > 0 for before, after in pairwise(steps[1:-1])), "the first is partly borne"
+    assert seen[-1] == LOWEST_MOMENTUM
+
+
+@pytest.mark.parametrize("workers", [4, 7, 11])
 def test_between_them_a_large_excess_costs_the_share_of_that_range(workers: int) -> None:
     loop = settled(workers, 1e9)
     assert loop.factor == pytest.approx((LOWEST / workers) ** loop.share, rel=1e-9)
@@ -94,7 +111,7 @@ def test_between_them_a_large_excess_costs_the_share_of_that_range(workers: int)
 def test_it_gives_way_gradually_as_staleness_grows() -> None:
     """No step in μ or f at either end of the range: a fiftieth of an update more of τ changes neither by a tenth."""
     loop, last = Beyond(-0.9, 0.999), (TARGET, 1.0)
-    for fiftieth in range(150, 500):
+    for fiftieth in range(600):
         for average, value in ((loop._stale, fiftieth / 50), (loop._fresh, 1 / (1 + fiftieth / 50))):
             average.load_state_dict(Tracked(MEMORY, QUICK).state_dict())
             average.update(value)
@@ -102,7 +119,7 @@ def test_it_gives_way_gradually_as_staleness_grows() -> None:
         now = loop.momentum(TARGET), loop.factor
         assert all(0 <= before - after < 0.1 for before, after in zip(last, now, strict=True)), fiftieth
         last = now
-    assert last == (LOWEST_MOMENTUM, pytest.approx(FIRST / 11, rel=0.01))
+    assert last == (LOWEST_MOMENTUM, pytest.approx(FIRST / 13, rel=0.01))
 
 
 def test_joining_workers_are_followed_and_leaving_ones_too() -> None:
@@ -112,9 +129,9 @@ def test_joining_workers_are_followed_and_leaving_ones_too() -> None:
         loop.weigh(31, None)
     assert loop.momentum(TARGET) == LOWEST_MOMENTUM
     assert loop.factor < 0.1
-    for _ in range(60):
+    for _ in range(150):
         loop.momentum(TARGET)
-        loop.weigh(3, 1.0)
+        loop.weigh(0, 1.0)
     assert (loop.momentum(TARGET), loop.factor) == (TARGET, 1.0), "and the excess of before is forgotten"
 
 
@@ -132,7 +149,8 @@ def test_the_users_clamp_is_where_momentum_ends_and_the_learning_rate_begins() -
         loop.weigh(15, None)
     assert (loop.momentum(TARGET), loop.clamped, loop.share) == (0.5, "low", 1.0)
     borne = Beyond(0.5, 0.7)
-    borne.weigh(3, None)
+    for staleness in (1, *([0] * 200)):
+        borne.weigh(staleness, None)
     assert (borne.momentum(TARGET), borne.clamped, borne.share) == (0.7, "high", 0.0)
 
 
