@@ -48,8 +48,16 @@ def sweep(grid: str, out: Path | None, jobs: int | None, data_dir: Path | None) 
 @click.option(
     "--afresh", metavar="PART,...", default="", help="Compute zero-tuning's contenders of these groups again."
 )
+@click.option("--seeds", type=int, default=3, show_default=True, help="With how many seeds zero-tuning races.")
 def reproduce(
-    name: str | None, scale: Scale, out: Path | None, jobs: int | None, data_dir: Path | None, only: str, afresh: str
+    name: str | None,
+    scale: Scale,
+    out: Path | None,
+    jobs: int | None,
+    data_dir: Path | None,
+    only: str,
+    afresh: str,
+    seeds: int,
 ) -> None:
     """Make a figure of the article, or all.
 
@@ -66,7 +74,7 @@ def reproduce(
         return
     folder = out or Path("runs") / "reproduce" / scale
     parts, again = (tuple(filter(None, text.split(","))) for text in (only, afresh))
-    run(name, Lab(folder, scale, jobs, data_dir, click.echo, only=parts, afresh=again))
+    run(name, Lab(folder, scale, jobs, data_dir, click.echo, only=parts, afresh=again, seeds=seeds))
     click.echo(f"Results: {folder / 'results.md'}")
 
 

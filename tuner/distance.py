@@ -28,12 +28,14 @@ BELOW = 0.005  # what it loses then below d_0, where gradients are stale, and re
 DOUBT = 2.0  # standard errors by which ⟨g, x_0 − x_v⟩ must be below 0 for that
 MEMORY = 0.98  # decay of all sums and averages: what the last fifty gradients say, not the first hundred
 WARMUP = 40  # updates of linear warm-up
+ROUNDS = 2.5  # gradients of every worker that it takes at least: the first is of x_0 in all, and they add up
 POWER = 1.5  # the learning rate falls as (1 − t/T)^1.5 over the run's T updates
 
 
 class LearntDistance:
-    """α_t = d_t · min(1, (t+1)/40) · (1 − t/T)^1.5 in each layer, for a rule whose steps are as long as α everywhere.
+    """α_t = d_t · min(1, (t+1)/W) · (1 − t/T)^1.5 in each layer, for a rule whose steps are as long as α everywhere.
 
+    W is 40 or, if that is more, 2.5 (1 + E[τ]) with the mean staleness: 2.5 rounds of workers in turn.
     d estimates the largest distance of any of the layer's coordinates to the optimum. With k = 0.02 (d/d_0)² α_t/d
     and g the gradient that was computed at version v, which must still be known (or a replay would count otherwise):
 
@@ -67,7 +69,7 @@ class LearntDistance:
         self._sum: Tensor | None = None
         self._sums = Sums()
         self._sparsity, self._invariance = Sparsity(self._layers), Invariance(self._layers, weight_decay)
-        self._fresh, self._staleness = Average(MEMORY), 0
+        self._fresh, self._stale, self._staleness = Average(MEMORY), Average(MEMORY), 0
         self._parts = [part / size for part in self._layers.sizes]
         zero = [0.0] * len(self._layers)
         self._first, self._distances = list(zero), list(zero)
@@ -120,7 +122,7 @@ class LearntDistance:
             raise NonFiniteGradient(f"expected a finite gradient, got one with ‖g‖² = {squares}")
         if self._count == 0:
             self._begin()
-        share = schedule(self._count, self._updates)
+        share = schedule(self._count, self._updates, self._stale.update(float(staleness)))
         for layer, towards in enumerate(everywhere):
             self._advance(layer, towards, share)
         self._count += 1
@@ -205,6 +207,7 @@ class LearntDistance:
         return {
             "count": self._count,
             "fresh": self._fresh.state_dict(),
+            "stale": self._stale.state_dict(),
             "sparsity": self._sparsity.state_dict(),
             "first": list(self._first),
             "distances": list(self._distances),
@@ -227,6 +230,7 @@ class LearntDistance:
         self._forget()
         self._count = int(state["count"])
         self._fresh.load_state_dict(state["fresh"])
+        self._stale.load_state_dict(state["stale"])
         self._sparsity.load_state_dict(state["sparsity"])
         self._first = [float(value) for value in state["first"]]
         self._distances = [float(value) for value in state["distances"]]
@@ -238,7 +242,7 @@ class LearntDistance:
         self._sum = None if state["sum"] is None else state["sum"].clone()
 
 
-def schedule(t: int, updates: int) -> float:
-    """`min(1, (t+1)/40) (1 − t/T)^1.5` for update number t of T, from 0; 0 from T on."""
+def schedule(t: int, updates: int, stale: float = 0.0) -> float:
+    """`min(1, (t+1)/W) (1 − t/T)^1.5` for update number t of T, from 0, with a mean staleness; 0 from T on."""
     left = max(0.0, 1.0 - t / updates)
-    return float(min(1.0, (t + 1) / WARMUP) * left**POWER)
+    return float(min(1.0, (t + 1) / max(WARMUP, ROUNDS * (1.0 + stale))) * left**POWER)

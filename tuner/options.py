@@ -48,8 +48,9 @@ class TunerOptions:
                    as the article does; "line-search" has the workers look for the least loss along −g. Not to be mixed
                    up with the target "distance", which learns a distance of its own and takes "gradients" only.
     distance_every: pushes of a worker between two line searches.
-    loop:          "open" applies the target as it is; "closed" steers the measured total momentum to the target's, as
-                   in the article; "both" translates target momentum and learning rate to the staleness there is.
+    loop:          "open" applies the target as it is, told of no staleness; "closed" steers the measured total
+                   momentum to the target's, as in the article; "both" translates target momentum and learning rate to
+                   the staleness there is.
     estimator:     of total momentum: "median" over coordinates of the trajectory, as in the article; "lag", from the
                    staleness the server sees; "regression", from what staleness did to the gradients applied.
     beside:        further estimators that are measured and recorded, as total_momentum_NAME, and steer nothing.

@@ -96,8 +96,11 @@ class Tuner:
         return isinstance(self.target, LearntDistance)
 
     def hear(self, loss: float, staleness: int = 0) -> None:
-        """Take loss and staleness of the gradient about to be looked at; without, α may depend on the loss's scale."""
-        self.target.hear(loss, staleness)
+        """Take loss and staleness of the gradient about to be looked at; without, α may depend on the loss's scale.
+
+        With the loop open the target is told that nothing is stale: whatever answers to staleness is the loop's.
+        """
+        self.target.hear(loss, 0 if isinstance(self.loop, Open) else staleness)
 
     def look(self, block: slice, gradient: Tensor, origin: Tensor | None = None) -> None:
         """Take sums over one block of the gradient [length of block], weight decay included; origin: see `Target`."""

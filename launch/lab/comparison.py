@@ -10,13 +10,13 @@ import numpy as np
 
 from launch.experiment import Experiment
 from launch.lab.contenders import Contender, Settings
-from launch.lab.finding import Lab, Scale
+from launch.lab.finding import LEAST_SEEDS, Lab, Scale
 from launch.lab.points import Outcome, Point
 from launch.lab.speedup import lowest, speedup, updates_to
 from launch.lab.workloads import Workload
 from launch.overrides import Override
 
-SEEDS = (1, 2, 3)
+SEEDS = tuple(range(1, LEAST_SEEDS + 1))
 
 
 @dataclass(frozen=True)
@@ -122,13 +122,16 @@ def race(lab: Lab, arena: Arena, tuned: Sequence[Tuned]) -> dict[str, Entry]:
     return races(lab, [(arena, tuned)])[0]
 
 
-def races(lab: Lab, entrants: Sequence[tuple[Arena, Sequence[Tuned]]]) -> list[dict[str, Entry]]:
-    """A race in each of several arenas; the runs of all are computed together."""
-    points = [a.point(one.contender, one.chosen, seed) for a, tuned in entrants for one in tuned for seed in SEEDS]
+def races(
+    lab: Lab, entrants: Sequence[tuple[Arena, Sequence[Tuned]]], seeds: int = len(SEEDS)
+) -> list[dict[str, Entry]]:
+    """A race in each of several arenas, with seeds from 1 on; the runs of all are computed together."""
+    every = range(1, seeds + 1)
+    points = [a.point(one.contender, one.chosen, seed) for a, tuned in entrants for one in tuned for seed in every]
     outcomes = iter(lab.points(points))
     return [
         {
-            one.contender.label: Entry(one, tuple(next(outcomes) for _ in SEEDS), arena.workload.window, arena.workers)
+            one.contender.label: Entry(one, tuple(next(outcomes) for _ in every), arena.workload.window, arena.workers)
             for one in tuned
         }
         for arena, tuned in entrants

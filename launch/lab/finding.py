@@ -19,6 +19,7 @@ from launch.lab.points import Outcome, Point, run_points
 from launch.numbers import NOTHING, shown
 
 Scale = Literal["small", "paper"]
+LEAST_SEEDS = 3
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Lab:
     used:     the outcomes handed out so far.
     only:     parts to which a reproduction that has any is confined; none for all.
     afresh:   parts whose points are computed again.
+    seeds:    with how many a suite races; it tunes with the first three.
     """
 
     folder: Path
@@ -43,6 +45,7 @@ class Lab:
     used: list[Outcome] = field(default_factory=list, repr=False)
     only: tuple[str, ...] = ()
     afresh: tuple[str, ...] = ()
+    seeds: int = LEAST_SEEDS
 
     def points(self, points: Sequence[Point]) -> list[Outcome]:
         """Run these points in the lab's folder, or find them there; the outcomes in order."""
@@ -92,6 +95,7 @@ class Reproduction:
     needs: data sets that are not shipped: "cifar10", "cifar100", "ptb", "wsj".
     work:  the experiments it runs, each with the number of gradients it computes at most; for an estimate in hours.
     parts: what `Lab.only` and `Lab.afresh` may name, at a scale.
+    suite: whether it goes by `Lab.seeds`.
     """
 
     name: str
@@ -101,6 +105,7 @@ class Reproduction:
     needs: tuple[str, ...] = ()
     work: Callable[[Lab], list[tuple[Experiment, int]]] | None = None
     parts: Callable[[Scale], tuple[str, ...]] | None = None
+    suite: bool = False
 
 
 def write_finding(lab: Lab, finding: Finding, facts: dict[str, Any] | None = None) -> Path:

@@ -12,7 +12,7 @@ import orjson
 
 from launch.lab.asynchronous import ASYNC_ADAM, ASYNC_CIFAR100
 from launch.lab.facts import estimate, hardware, software
-from launch.lab.finding import Finding, Lab, Reproduction, Scale, section, write_finding
+from launch.lab.finding import LEAST_SEEDS, Finding, Lab, Reproduction, Scale, section, write_finding
 from launch.lab.implicit_momentum import IMPLICIT_MOMENTUM
 from launch.lab.lstm_rates import LSTM_RATES
 from launch.lab.points import Outcome, alone, cores
@@ -50,6 +50,7 @@ def reproduce(name: str, lab: Lab) -> list[str]:
     """
     chosen = list(REPRODUCTIONS.values()) if name == "all" else [_named(name)]
     _check_parts(chosen, lab)
+    _check_seeds(chosen, lab)
     made = []
     with alone(lab.folder):
         _say_costs(chosen, lab)
@@ -87,6 +88,18 @@ def _check_parts(chosen: list[Reproduction], lab: Lab) -> None:
             raise ConfigurationError(f"no part {part!r} of {chosen[0].name}; {hint}")
 
 
+def _check_seeds(chosen: list[Reproduction], lab: Lab) -> None:
+    if lab.seeds < LEAST_SEEDS:
+        raise ConfigurationError(
+            f"--seeds: expected at least {LEAST_SEEDS}, which decide what is tuned, got {lab.seeds}"
+        )
+    if lab.seeds > LEAST_SEEDS and not any(one.suite for one in chosen):
+        suites = ", ".join(one.name for one in REPRODUCTIONS.values() if one.suite)
+        raise ConfigurationError(
+            f"--seeds {lab.seeds}: {chosen[0].name} always has {LEAST_SEEDS} seeds; leave --seeds out, or make {suites}"
+        )
+
+
 def _say_costs(chosen: list[Reproduction], lab: Lab) -> None:
     """Before anything long begins: what it will take; measured where it is the paper's scale."""
     for reproduction in chosen:
@@ -105,7 +118,7 @@ def _made(reproduction: Reproduction, lab: Lab) -> Finding:
     own = replace(lab, used=[])
     finding = reproduction.run(own)
     facts = {
-        "Command": f"`yfps reproduce {reproduction.name} --scale {lab.scale}{_only(lab)}`",
+        "Command": f"`yfps reproduce {reproduction.name} --scale {lab.scale}{_only(lab)}{_seeds(lab, reproduction)}`",
         "Computed": _work_done(own.used, time.monotonic() - started),
         "Hardware": hardware(),
         "Versions": software(),
@@ -125,6 +138,10 @@ def _work_done(used: list[Outcome], seconds: float) -> str:
 
 def _only(lab: Lab) -> str:
     return f" --only {','.join(lab.only)}" if lab.only else ""
+
+
+def _seeds(lab: Lab, reproduction: Reproduction) -> str:
+    return f" --seeds {lab.seeds}" if reproduction.suite and lab.seeds > LEAST_SEEDS else ""
 
 
 def _verdict(agrees: bool | None) -> str:

@@ -89,7 +89,7 @@ def compute(lab: Lab, settings: Sequence[Setting], groups: Sequence[str]) -> lis
             fixed = untuned([group], setting)
             _forget(lab, group, [(setting.arena, contender, ()) for contender in fixed])
             tuned[k] += [Tuned(contender, {}, ()) for contender in fixed]
-    raced = races(lab, [(setting.arena, some) for setting, some in zip(settings, tuned, strict=True)])
+    raced = races(lab, [(setting.arena, some) for setting, some in zip(settings, tuned, strict=True)], lab.seeds)
     return [_result(*each) for each in zip(settings, raced, unknown, strict=True)]
 
 
@@ -132,6 +132,9 @@ def work(lab: Lab) -> list[tuple[Experiment, int]]:
         rules = published(setting, lab.scale) if "published" in choice.groups else []
         tuned += [(len(rule.factors), SHORT) for rule in rules]
         runs = [updates for count, rungs in tuned for updates in lengths(arena, count, rungs)]
-        seeds = len(untuned(choice.groups, setting)) * len(SEEDS) + len(rules) * (len(SEEDS) - 1)
+        further = lab.seeds - len(SEEDS)
+        seeds = (
+            len(untuned(choice.groups, setting)) * lab.seeds + len(rules) * (lab.seeds - 1) + len(BASELINES) * further
+        )
         items += [(experiment, updates) for updates in [*runs, *[arena.workload.updates] * seeds]]
     return items

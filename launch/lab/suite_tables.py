@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from launch.lab.comparison import SEEDS
 from launch.lab.finding import Table
 from launch.lab.halving import COUNTED
 from launch.lab.suite_contenders import BASELINES
@@ -57,7 +56,7 @@ def _cell(score: Score | None) -> str:
     if score is None:
         return NOTHING
     if score.diverged:
-        return f"diverged ({score.diverged} of {len(SEEDS)})"
+        return f"diverged ({score.diverged} of {len(score.seeds)})"
     return ("" if score.updates is not None else "> ") + shown(score.ratio, 3)
 
 
@@ -67,12 +66,12 @@ def notes(results: Sequence[Result]) -> list[str]:
     lines = [
         f"A ratio is of updates to a loss, to those of the best tuned baseline ({' or '.join(BASELINES)}); below 1 is "
         f"faster. The loss is the lowest that it reaches within {COUNTED:.0%} of the budget: training loss smoothed "
-        f"over {first.window} updates, mean over seeds {SEEDS[0]} to {SEEDS[-1]}.",
+        f"over {first.window} updates, mean over seeds 1 to {_seeds(results)}.",
         "“>”: the loss is not reached within the budget; the ratio is the whole budget over the baseline's updates to "
         "the lowest loss that is. “Diverged”: losses not finite, or higher at the end than at first, in some seed; "
         "this counts as never having learnt, a ratio of the budget over the smoothing window.",
         "Baselines and published rules are tuned in the very setting, by successive halving with the first seed; a "
-        "baseline's best two are told apart with all.",
+        "baseline's best two are told apart with the first three.",
         "Tasks: " + "; ".join(dict.fromkeys(f"{r.setting.task.name}: {_words(r)}" for r in results)) + ".",
     ]
     edges = [
@@ -88,6 +87,11 @@ def notes(results: Sequence[Result]) -> list[str]:
     return lines
 
 
+def _seeds(results: Sequence[Result]) -> int:
+    """How many seeds each contender ran with."""
+    return max(len(entry.outcomes) for result in results for entry in result.entries.values())
+
+
 def _words(result: Result) -> str:
     chosen = result.setting.task.workload
     return f"{chosen.words}, {chosen.updates:,} updates"
@@ -96,7 +100,7 @@ def _words(result: Result) -> str:
 def scores(results: Sequence[Result]) -> Table:
     """A row for every contender in every setting."""
     columns = ["task", "workers", "staleness", "contender", "setting", "ratio", "updates", "final_loss", "diverged"]
-    columns += ["level", "baseline", *(f"ratio_seed_{seed}" for seed in SEEDS)]
+    columns += ["level", "baseline", *(f"ratio_seed_{seed}" for seed in range(1, _seeds(results) + 1))]
     rows: list[list[Any]] = []
     for result in results:
         for label, score in result.scores.items():
@@ -145,6 +149,6 @@ def runs(results: Sequence[Result]) -> Table:
         [result.setting.task.name, result.setting.label, entry.label, seed, outcome.seconds, outcome.point.key]
         for result in results
         for entry in result.entries.values()
-        for seed, outcome in zip(SEEDS, entry.outcomes, strict=True)
+        for seed, outcome in enumerate(entry.outcomes, start=1)
     ]
     return Table(["task", "setting", "contender", "seed", "real_seconds", "key"], rows)

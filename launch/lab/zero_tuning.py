@@ -76,4 +76,4 @@ def _cost(scale: Scale) -> str:
 
 _MINUTES = 80
 """Of a small suite: between 2:21 and 3:01 hours of one core, the second beside other work."""
-ZERO_TUNING = Reproduction("zero-tuning", _QUESTION, run, _cost, ("cifar10",), work, _parts)
+ZERO_TUNING = Reproduction("zero-tuning", _QUESTION, run, _cost, ("cifar10",), work, _parts, suite=True)

@@ -48,7 +48,7 @@ def test_before_any_push_nothing_gives_way() -> None:
     assert (loop.momentum(TARGET), loop.rate(0.3, 0.0)) == (TARGET, 0.3)
 
 
-def test_within_it_a_tuner_decides_as_with_the_loop_open_to_the_last_bit() -> None:
+def test_within_it_a_tuner_decides_as_its_target_does_to_the_last_bit() -> None:
     draws = torch.Generator().manual_seed(0)
     size, order = 12, random.Random(1)
     tuners = [
@@ -61,7 +61,7 @@ def test_within_it_a_tuner_decides_as_with_the_loop_open_to_the_last_bit() -> No
         gradient, made_at = torch.randn(size, generator=draws), max(0, version - 1 - (order.randrange(9) == 0))
         decided = []
         for tuner in tuners:
-            tuner.hear(1.0, version - 1 - made_at)
+            tuner.target.hear(1.0, version - 1 - made_at)  # past the tuner, which tells it with the loop open of none
             tuner.look(slice(0, size), gradient, versions[made_at])
             decided.append(tuner.decide())
             tuner.absorb(slice(0, size), gradient)

@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from tuner.distance import BELOW, FIRST, LearntDistance, schedule
+from tuner.distance import BELOW, FIRST, MEMORY, LearntDistance, schedule
 from tuner.target import Decision
 
 SIZE, KNOWN = 12, 20  # KNOWN: updates before standard errors are believed
@@ -48,6 +48,28 @@ def test_below_its_first_value_it_falls_slowly_to_the_root_of_the_freshness_time
     least = FIRST_D * (1.0 + staleness) ** -0.5
     assert seen[late:] == pytest.approx([max(d, least) for d in falling[: len(seen) - late]], rel=1e-5)
     assert seen[-1] == pytest.approx(least, rel=1e-6)
+
+
+def warm_up(staleness: int) -> list[float]:
+    """α in parts of what it is after the warm-up."""
+    target = LearntDistance(SIZE, momentum=0.8, updates=10**9)
+    return [pushed(target, 0, min(t, staleness)).learning_rate / FIRST_D for t in range(300)]
+
+
+def test_the_warm_up_lasts_two_and_a_half_rounds_of_workers_in_turn_if_that_is_longer() -> None:
+    few, many = [min(1.0, (t + 1) / 40) for t in range(300)], warm_up(63)
+    assert warm_up(0) == warm_up(15)
+    assert warm_up(15) == pytest.approx(few, rel=1e-6)
+    assert [many[t] for t in (0, 63)] == pytest.approx([1 / 40, 64 / (2.5 * (1 + mean_of_first(64)))], rel=1e-6)
+    assert 140 < next(t for t, part in enumerate(many) if part > 1 - 1e-6) < 160
+    assert all(b >= 0.99 * a for a, b in pairwise(many)), "while the first round lasts its length is not known"
+    assert min(many[30:90]) > 0.6
+
+
+def mean_of_first(count: int) -> float:
+    """Of staleness 0, 1, 2 …, weighted as the target weighs it."""
+    weights = [MEMORY ** (count - 1 - t) for t in range(count)]
+    return sum(w * t for t, w in enumerate(weights)) / sum(weights)
 
 
 def test_without_staleness_it_stays_at_its_first_value() -> None:

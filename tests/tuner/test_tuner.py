@@ -76,6 +76,18 @@ def test_the_factor_multiplies_every_target_at_the_end(target: Any) -> None:
     assert halved.learning_rate == 0.5 * plain.learning_rate
 
 
+@pytest.mark.parametrize(("loop", "told"), [("open", 0.0), ("closed", 7.0), ("both", 7.0)])
+def test_with_the_loop_open_the_target_knows_nothing_of_staleness(loop: Any, told: float) -> None:
+    tuner = build(TunerOptions(target="distance", loop=loop), SIZE, 10, 0)
+    x = torch.ones(SIZE)
+    tuner.record(0, x)
+    tuner.hear(1.0, 7)
+    tuner.look(slice(0, SIZE), x, x)
+    tuner.decide()
+    average = tuner.target.state_dict()["stale"]
+    assert average["total"] / average["weight"] == pytest.approx(told)
+
+
 def test_the_closed_loop_brings_total_momentum_under_random_delays_to_its_target() -> None:
     options = TunerOptions(target="constant", momentum=0.3, learning_rate=0.02, loop="closed", gain=0.05)
     run = Run(build(options, SIZE, 600, 0), noise=0.0)

@@ -197,3 +197,28 @@ def test_a_number_of_workers_can_be_asked_for_and_small_suites_have_thirty_two_o
 def test_parts_that_never_occur_together_are_refused_in_words(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="--only 4,slowing: expected parts that occur together"):
         reproduce("zero-tuning", Lab(tmp_path, "small", only=("4", "slowing")))
+
+
+def test_more_seeds_race_and_the_same_three_tune(lab: Lab) -> None:
+    five = dataclasses.replace(lab, seeds=5, only=("quadratic", "1", "baselines", "default"))
+    three = dataclasses.replace(five, seeds=3)
+    table = ZERO_TUNING.run(five).data["scores"]
+    columns, rows = table.columns, table.rows
+    assert columns[-5:] == [f"ratio_seed_{seed}" for seed in range(1, 6)]
+    assert [len(row) for row in rows] == [len(columns)] * len(rows)
+    before = ZERO_TUNING.run(three).data["scores"].rows
+    chosen = columns.index("setting")
+    assert [row[chosen] for row in rows] == [row[chosen] for row in before]
+    assert len(work(five)) - len(work(three)) == 2 * 3, "SGD, Adam and the default"
+
+
+@pytest.mark.parametrize(
+    ("name", "seeds", "words"),
+    [
+        ("zero-tuning", 2, "--seeds: expected at least 3, which decide what is tuned, got 2"),
+        ("robust-region", 5, "--seeds 5: robust-region always has 3 seeds; leave --seeds out, or make zero-tuning"),
+    ],
+)
+def test_seeds_that_cannot_be_had_are_refused_in_words(tmp_path: Path, name: str, seeds: int, words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        reproduce(name, Lab(tmp_path, "small", seeds=seeds))
