@@ -20,7 +20,7 @@ def scores_of(results: Sequence[Result], label: str) -> list[Score]:
 
 
 def table(results: Sequence[Result], labels: Sequence[str]) -> Table:
-    """A row a setting, then three of summaries; a column a contender."""
+    """A row a setting, then three of summaries (see `summed`); a column a contender."""
     unknown = list(dict.fromkeys(label for result in results for label in result.unknown))
     columns = ["task", "setting", "best tuned", "its loss", *labels, *unknown]
     rows: list[list[Any]] = []
@@ -31,25 +31,20 @@ def table(results: Sequence[Result], labels: Sequence[str]) -> Table:
         missing = ["not known" if label in result.unknown else NOTHING for label in unknown]
         setting = result.setting
         rows.append([setting.task.name, setting.label, words, result.standard.level, *cells, *missing])
-    steady = [result for result in results if result.setting.steady]
-    summaries = [summary(scores_of(steady, label)) for label in labels]
+    counted, which = summed(results)
+    summaries = [summary(scores_of(counted, label)) for label in labels]
     lost = [summary(scores_of(results, label))[2] for label in labels]
     blank = [NOTHING] * len(unknown)
-    rows.append(
-        [
-            "all",
-            "geometric mean, nothing changing",
-            NOTHING,
-            None,
-            *(shown(mean, 3) for mean, _, _ in summaries),
-            *blank,
-        ]
-    )
-    rows.append(
-        ["all", "worst, nothing changing", NOTHING, None, *(shown(worst, 3) for _, worst, _ in summaries), *blank]
-    )
+    for words, at in ((f"geometric mean{which}", 0), (f"worst{which}", 1)):
+        rows.append(["all", words, NOTHING, None, *(shown(found[at], 3) for found in summaries), *blank])
     rows.append(["all", "settings that diverged", NOTHING, None, *(str(count) for count in lost), *blank])
     return Table(columns, rows)
+
+
+def summed(results: Sequence[Result]) -> tuple[Sequence[Result], str]:
+    """The results that are summed up, those where nothing changes if there are any, and words for that."""
+    steady = [result for result in results if result.setting.steady]
+    return (steady, ", nothing changing") if steady else (results, "")
 
 
 def _cell(score: Score | None) -> str:

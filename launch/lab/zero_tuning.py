@@ -12,7 +12,7 @@ from launch.lab.suite_contenders import GROUPS
 from launch.lab.suite_picture import draw
 from launch.lab.suite_run import Choice, Result, compute, work
 from launch.lab.suite_score import summary
-from launch.lab.suite_tables import notes, runs, scores, scores_of, table, tried
+from launch.lab.suite_tables import notes, runs, scores, scores_of, summed, table, tried
 from launch.lab.suite_tasks import KINDS, NUMBERS, tasks
 from launch.lab.suite_verdict import Verdict, verdicts
 from launch.numbers import shown
@@ -56,13 +56,14 @@ def _means(results: Sequence[Result]) -> str:
 def _sentence(results: Sequence[Result], judged: Sequence[Verdict]) -> str:
     if not scores_of(results, DEFAULT):
         return f"Baselines in {len(results)} settings; the default was not asked for."
-    steady = [one for one in results if one.setting.steady]
-    mean, worst, lost = summary(scores_of(steady, DEFAULT))
+    counted_in, _ = summed(results)
+    mean, worst, lost = summary(scores_of(counted_in, DEFAULT))
     held = sum(one.holds is True for one in judged)
+    settings = "1 setting" if len(counted_in) == 1 else f"{len(counted_in)} settings"
     return (
-        f"In {len(steady)} settings the default needs {shown(mean, 3)} times the updates of the best SGD or Adam "
-        f"tuned in place (geometric mean), {shown(worst, 3)} times in the worst, and diverges in {lost}; {held} of "
-        f"{len(judged)} criteria hold."
+        f"In {settings} the default needs {shown(mean, 3)} times the updates of the best SGD or Adam tuned in place "
+        f"(geometric mean), {shown(worst, 3)} times in the worst, and diverges in {lost}; {held} of {len(judged)} "
+        "criteria hold."
     )
 
 

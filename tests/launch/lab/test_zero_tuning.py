@@ -132,6 +132,10 @@ def test_only_confines_tasks_staleness_and_contenders(lab: Lab) -> None:
     assert finding.table.columns[4:] == [SGD, ADAM, DEFAULT]
     assert finding.agrees is None
     assert "not asked for" in found(lab, "quadratic", "none", "baselines").sentence
+    changing = found(lab, "digits-cnn", "joining", "default")
+    assert "in 1 setting the" in changing.sentence.lower()
+    assert [row[1] for row in changing.table.rows[1:3]] == ["geometric mean", "worst"]
+    assert "nan" not in (changing.sentence + str(changing.table.rows)).lower()
 
 
 def test_afresh_drops_the_points_of_a_group_and_no_others(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
