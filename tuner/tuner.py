@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from tuner.beyond import Beyond
@@ -96,11 +95,9 @@ class Tuner:
         return isinstance(self.target, LearntDistance)
 
     def hear(self, loss: float, staleness: int = 0) -> None:
-        """Take loss and staleness of the gradient about to be looked at; without, α may depend on the loss's scale.
-
-        With the loop open the target is told that nothing is stale: whatever answers to staleness is the loop's.
-        """
-        self.target.hear(loss, 0 if isinstance(self.loop, Open) else staleness)
+        """Take loss and staleness of the gradient about to be looked at; without, α may depend on the loss's scale."""
+        known = 0 if isinstance(self.loop, Open) else staleness  # whatever answers to staleness is the loop's
+        self.target.hear(loss, known)
 
     def look(self, block: slice, gradient: Tensor, origin: Tensor | None = None) -> None:
         """Take sums over one block of the gradient [length of block], weight decay included; origin: see `Target`."""
@@ -183,8 +180,7 @@ class Tuner:
             return applied
         if self._layer_of_sampled is None:
             self._layer_of_sampled = self._strides.layers.numbers(self.sample)
-        factors = torch.tensor(self._strides.factors, dtype=applied.dtype, device=applied.device)
-        return applied * factors[self._layer_of_sampled]
+        return applied * applied.new_tensor(self._strides.factors)[self._layer_of_sampled]
 
     @property
     def _sampler(self) -> Estimator | Guard:
