@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 
 from tuner.averages import Tracked
+from tuner.dead_time import haste
 from tuner.loop import Clamp
 from tuner.target import State
 
 MEMORY, QUICK = 0.98, 0.9  # decays of the averages of τ, τ² and 1/(1 + τ), and of those that tell a change
 EXCESS = 0.15  # of measured over applied momentum that is borne; by measurement (docs/research.md)
 SPEED = 0.2  # of ln f against the excess
-FASTEST_DOWN, FASTEST_UP = 0.1, 0.05  # most that ln f moves in an update
+FASTEST_DOWN, FASTEST_UP = 0.1, 0.05  # most that ln f moves in an update, up times `haste`
 LOWEST = 0.3  # f is at least this part of w
 LOWEST_MOMENTUM = -0.3  # μ = −1 would take half a step off the lag and ring; −0.3 takes a quarter of one off
 
@@ -33,12 +34,12 @@ class Both:
     with w the running mean of 1/(1 + τ) (1 without staleness, 1/M for M workers in turn, ln M/(M − 1) for M without
     order) and
 
-        ln f ← ln f + clip(0.2 (0.15 − e), −0.1, 0.05),   0.3 w ≤ f ≤ 1,   at first f = w,
+        ln f ← ln f + clip(0.2 (0.15 − e), −0.1, 0.05 q),   0.3 w ≤ f ≤ 1,   at first f = w,
 
     where e = μ̂_T − μ is the excess of total momentum that was measured, α h τ for slow motion (of a stale gradient
-    alone; where nothing is stale f = 1). So staleness that curvature does not feel costs no learning rate, and
-    where it is felt f falls until it is borne. `floor`, from the target, is a learning rate that staleness alone does
-    not lower: α is at least min(1, f/w) times it.
+    alone; where nothing is stale f = 1), and q = min(1, (20/(1 + E[τ]))^1.5), see `tuner.dead_time`. So staleness that
+    curvature does not feel costs no learning rate, and where it is felt f falls until it is borne. `floor`, from the
+    target, is a learning rate that staleness alone does not lower: α is at least min(1, f/w) times it.
 
     Anti-windup: f/w is held where it has an effect, so it leaves either end with the first error of the other sign;
     momentum follows the staleness alone, so the two never work against each other.
@@ -105,7 +106,8 @@ class Both:
         self._stale.update(float(staleness))
         self._square.update(float(staleness) ** 2)
         if staleness and excess is not None and math.isfinite(excess):
-            self._log += min(max(SPEED * (EXCESS - excess), -FASTEST_DOWN), FASTEST_UP)
+            up = FASTEST_UP * haste(self._stale.value)
+            self._log += min(max(SPEED * (EXCESS - excess), -FASTEST_DOWN), up)
         lowest = self._share * math.log(self._LOWEST / self._FIRST)
         self._log = min(max(self._log, lowest), -math.log(self.first))
 

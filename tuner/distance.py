@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tuner.averages import Average
+from tuner.dead_time import haste
 from tuner.invariance import Invariance
 from tuner.layers import Layers, Strides
 from tuner.sparsity import Sparsity
@@ -22,7 +23,7 @@ FIRST = 0.04  # d_0 in parts of the mean magnitude of x_0; by measurement, as al
 INITIAL = 1e-3  # d_0 where x_0 is 0: Adam's customary learning rate
 INVARIANT = 0.5  # of that where the layer's scale does not matter: all of a step turns it
 APART = 4.0  # a layer's own d_0 is at most this many times the whole vector's, or this part of it
-GROWTH = 0.03  # most that an estimate grows in an update; quicker, and the first hundred updates run away
+GROWTH = 0.03  # most that an estimate grows in an update, times `haste`; quicker, and the first hundred run away
 SHRINKING = 0.02  # what an estimate loses in an update where its layer has gone too far
 BELOW = 0.005  # what it loses then below d_0, where gradients are stale, and regains in an update where that is not so
 DOUBT = 2.0  # standard errors by which ⟨g, x_0 − x_v⟩ must be below 0 for that
@@ -39,14 +40,15 @@ class LearntDistance:
     d estimates the largest distance of any of the layer's coordinates to the optimum. With k = 0.02 (d/d_0)² α_t/d
     and g the gradient that was computed at version v, which must still be known (or a replay would count otherwise):
 
-        r ← 0.98 r + k ⟨g, x_0 − x_v⟩,   s ← 0.98 s + k g,   d ← max(d, min(r / ‖s‖₁, 1.03 d)),
+        r ← 0.98 r + k ⟨g, x_0 − x_v⟩,   s ← 0.98 s + k g,   d ← max(d, min(r / ‖s‖₁, (1 + 0.03 q) d)),
 
-    all of the layer alone. ⟨g, x_0 − x_v⟩ with the v of the gradient is a lower bound's numerator at any staleness; at
-    x_t it would count the way that later updates have gone, too. It also tells when d is too large: once steps of that
-    length only scatter x about the optimum, the gradient points back to where the layer came from, and ⟨g, x_0 − x_v⟩
-    falls below 0. Where its mean over some fifty gradients is below 0 by two standard errors, d ← max(0.98 d, d_0); at
-    d_0, which was guessed for gradients that are not stale, d ← max(0.995 d, √w d_0) with w the mean of 1/(1 + τ), and
-    d ← min(1.005 d, d_0) where that mean is above 0 again.
+    all of the layer alone, with q = min(1, (20/(1 + E[τ]))^1.5), see `tuner.dead_time`. ⟨g, x_0 − x_v⟩ with the v of
+    the gradient is a lower bound's numerator at any staleness; at x_t it would count the way that later updates have
+    gone, too. It also tells when d is too large: once steps of that length only scatter x about the optimum, the
+    gradient points back to where the layer came from, and ⟨g, x_0 − x_v⟩ falls below 0. Where its mean over some fifty
+    gradients is below 0 by two standard errors, d ← max(0.98 d, d_0); at d_0, which was guessed for gradients that are
+    not stale, d ← max(0.995 d, √w d_0) with w the mean of 1/(1 + τ), and d ← min(1.005 d, d_0) where that mean is above
+    0 again.
 
     d_0 is 0.04 times the mean magnitude of the layer's x_0, within a factor of 4 of what that is over all parameters,
     and half as much in a layer whose scale does not matter (`Invariance`). So d is of the parameters' scale, and knows
@@ -155,7 +157,8 @@ class LearntDistance:
         """Take ⟨g, x_0 − x_v⟩ of one layer into its estimate."""
         d, first = self._distances[layer], self._first[layer]
         if self._norms[layer] > 0.0:
-            d = max(d, min(self._numerators[layer] / self._norms[layer], (1.0 + GROWTH) * d))
+            most = (1.0 + GROWTH * haste(self._stale.value)) * d
+            d = max(d, min(self._numerators[layer] / self._norms[layer], most))
         self._distances[layer] = d = self._held_back(d, first, self._errors(layer, towards))
         self._weights[layer] = (1.0 - MEMORY) * (d / first) ** 2 * share
         self._numerators[layer] = MEMORY * self._numerators[layer] + self._weights[layer] * towards

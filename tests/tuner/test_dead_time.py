@@ -1,0 +1,52 @@
+"""How fast a controller may rise: as was measured up to a mean staleness of nineteen, then ever slower."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+
+from tuner.both import FASTEST_DOWN, FASTEST_UP, Both
+from tuner.dead_time import BORNE, haste
+from tuner.distance import GROWTH, INITIAL, LearntDistance
+
+
+def test_up_to_twenty_workers_in_turn_nothing_is_held_back() -> None:
+    assert [haste(staleness) for staleness in (0.0, 3.0, 15.0, 19.0)] == [1.0] * 4
+
+
+@pytest.mark.parametrize("staleness", [31.0, 63.0, 1023.0])
+def test_what_rises_before_anything_shows_becomes_no_more_with_more_staleness(staleness: float) -> None:
+    assert haste(staleness) * (1.0 + staleness) < BORNE
+    assert haste(staleness) == pytest.approx((20.0 / (1.0 + staleness)) ** 1.5, rel=1e-12)
+
+
+@pytest.mark.parametrize("workers", [16, 64])
+def test_the_learning_rate_rises_in_that_measure_and_falls_as_fast_as_ever(workers: int) -> None:
+    loop = Both(-0.9, 0.9)
+    for _ in range(600):
+        loop.weigh(workers - 1, None)
+    before = math.log(loop.factor)
+    loop.weigh(workers - 1, -1e9)
+    up = math.log(loop.factor) - before
+    assert up == pytest.approx(FASTEST_UP * haste(workers - 1), rel=1e-6)
+    loop.weigh(workers - 1, 1e9)
+    assert math.log(loop.factor) == pytest.approx(before + up - FASTEST_DOWN, rel=1e-6)
+
+
+@pytest.mark.parametrize("workers", [1, 16, 64])
+def test_the_estimate_of_a_far_optimum_grows_in_that_measure(workers: int) -> None:
+    size, staleness = 8, workers - 1
+    target, x, seen = LearntDistance(size, momentum=0.8, updates=10**9), [torch.zeros(size)], []
+    for t in range(400):
+        target.hear(1.0, staleness)
+        target.look(slice(0, size), -torch.ones(size), x[max(0, t - staleness)])
+        step = target.decide().learning_rate
+        target.absorb(slice(0, size), -torch.ones(size))
+        x.append(x[-1] + step)
+        seen.append(target.distance)
+    assert seen[0] == INITIAL
+    most = max(b / a for a, b in pairwise(seen)) - 1.0
+    assert most == pytest.approx(GROWTH * haste(staleness), rel=1e-6)
