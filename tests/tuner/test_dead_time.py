@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from itertools import pairwise
 
 import pytest
@@ -34,6 +35,24 @@ def test_the_learning_rate_rises_in_that_measure_and_falls_as_fast_as_ever(worke
     assert up == pytest.approx(FASTEST_UP * haste(workers - 1), rel=1e-6)
     loop.weigh(workers - 1, 1e9)
     assert math.log(loop.factor) == pytest.approx(before + up - FASTEST_DOWN, rel=1e-6)
+
+
+@pytest.mark.parametrize(("workers", "part"), [(1, 1.0), (16, 1.0), (20, 1.0), (32, 20 / 32), (128, 20 / 128)])
+def test_a_learning_rate_that_staleness_does_not_lower_is_lowered_beyond_twenty_in_turn(
+    workers: int, part: float
+) -> None:
+    loop = Both(-0.9, 0.9)
+    for _ in range(600):
+        loop.weigh(workers - 1, None)
+    assert loop.rate(0.1, 0.1) == pytest.approx(0.1 * part, rel=1e-9)
+
+
+def test_without_order_there_are_fresh_gradients_and_it_is_not() -> None:
+    loop, draw = Both(-0.9, 0.9), random.Random(0)
+    for _ in range(600):
+        loop.weigh(min(int(draw.expovariate(1 / 63)), 600), None)
+    assert 0.05 < loop.freshness < 0.15
+    assert loop.rate(0.1, 0.1) == 0.1
 
 
 @pytest.mark.parametrize("workers", [1, 16, 64])
