@@ -42,8 +42,8 @@ def test_a_hundred_and_twenty_eight_in_turn_learn_too_though_what_a_rise_does_sh
     losses = np.array([row["loss"] for row in run.metrics])
     assert run.summary["mean_staleness"] == pytest.approx(127, abs=5)
     rounds = np.convolve(losses, np.full(128, 1 / 128), "valid")
-    assert rounds.max() < 5.0 * rounds[0], "with quicker rises it comes to hundreds of times that"
-    assert losses[-128:].mean() < 1.5
+    assert rounds.max() < 1.5 * rounds[0], "with quicker rises it comes to hundreds of times that"
+    assert losses[-128:].mean() < 2.0, "after some sixteen gradients of each worker"
 
 
 @pytest.mark.parametrize("staleness", ["none", "memoryless", "stragglers"])
