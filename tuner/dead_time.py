@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-BORNE = 20.0  # 1 + E[τ] up to which the speeds found with sixteen workers hold; by measurement (docs/research.md)
+BORNE = 20.0  # 1 + E[τ] up to which what was found with sixteen workers holds; by measurement (docs/research.md)
 POWER = 1.5  # 1 bounds what is raised before anything shows; a little less than that is better by measurement
 
 

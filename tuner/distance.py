@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tuner.averages import Average
-from tuner.dead_time import haste
+from tuner.dead_time import BORNE, haste
 from tuner.invariance import Invariance
 from tuner.layers import Layers, Strides
 from tuner.sparsity import Sparsity
@@ -22,6 +22,9 @@ from tuner.target import Decision, NonFiniteGradient, State
 FIRST = 0.04  # d_0 in parts of the mean magnitude of x_0; by measurement, as all of these (docs/research.md)
 INITIAL = 1e-3  # d_0 where x_0 is 0: Adam's customary learning rate
 INVARIANT = 0.5  # of that where the layer's scale does not matter: all of a step turns it
+INVARIANT_BORNE = (
+    8.0  # 1/w up to which such a layer bears a learning rate of d_0 whatever the loop says; others `BORNE`
+)
 APART = 4.0  # a layer's own d_0 is at most this many times the whole vector's, or this part of it
 GROWTH = 0.03  # most that an estimate grows in an update, times `haste`; quicker, and the first hundred run away
 SHRINKING = 0.02  # what an estimate loses in an update where its layer has gone too far
@@ -55,6 +58,8 @@ class LearntDistance:
     nothing of the loss's: both sums have it. Where a layer's gradients are sparse its steps are longer by a factor, see
     `Sparsity`, and go by a d of at least that factor times min(d, d_0): what seldom moves must be there in few moves.
 
+    The decision's floor is the α of min(d, d_0) min(1, c w) in each layer, c = 8 where scale does not matter, else 20.
+
     size: N. momentum: μ*. updates: T. layers: sizes of the layers in the flat vector; none for one. weight_decay: λ, if
     λx is part of the gradients. Owns x_0 and s, two vectors [N]. The decision's α is the geometric mean over
     parameters; `strides` has each layer's in parts of it.
@@ -74,7 +79,7 @@ class LearntDistance:
         self._fresh, self._stale, self._staleness = Average(MEMORY), Average(MEMORY), 0
         self._parts = [part / size for part in self._layers.sizes]
         zero = [0.0] * len(self._layers)
-        self._first, self._distances = list(zero), list(zero)
+        self._first, self._distances, self._invariant = list(zero), list(zero), [False] * len(zero)
         self._numerators, self._norms, self._weights = list(zero), list(zero), list(zero)
         self._means, self._squares, self._towards = list(zero), list(zero), list(zero)
 
@@ -136,9 +141,13 @@ class LearntDistance:
         ]
         mean = self._mean(steps)
         strides = Strides(self._layers, tuple(step / mean for step in steps))
-        borne = [min(distance, first) for distance, first in zip(self._distances, self._first, strict=True)]
-        floor = self._mean([least * factor for least, factor in zip(borne, longer, strict=True)]) * share
+        floor = self._mean([least * factor for least, factor in zip(self._borne(), longer, strict=True)]) * share
         return Decision(mean * share, self._momentum, 1.0, math.sqrt(squares), floor=floor, strides=strides)
+
+    def _borne(self) -> list[float]:
+        """What each layer's d is worth at least, however stale gradients are."""
+        fresh, layers = self._fresh.value, zip(self._distances, self._first, self._invariant, strict=True)
+        return [min(d, first) * min(1.0, (INVARIANT_BORNE if of else BORNE) * fresh) for d, first, of in layers]
 
     def _begin(self) -> None:
         """Set d_0 from x_0."""
@@ -149,8 +158,8 @@ class LearntDistance:
             self._first = [min(max(FIRST * of, whole / APART), whole * APART) for of in magnitudes]
         else:
             self._first = [INITIAL] * len(self._layers)
-        invariant = self._invariance.found()
-        self._first = [INVARIANT * d if of else d for d, of in zip(self._first, invariant, strict=True)]
+        self._invariant = self._invariance.found()
+        self._first = [INVARIANT * d if of else d for d, of in zip(self._first, self._invariant, strict=True)]
         self._distances = list(self._first)
 
     def _advance(self, layer: int, towards: float, share: float) -> None:
@@ -213,6 +222,7 @@ class LearntDistance:
             "stale": self._stale.state_dict(),
             "sparsity": self._sparsity.state_dict(),
             "first": list(self._first),
+            "invariant": list(self._invariant),
             "distances": list(self._distances),
             "numerators": list(self._numerators),
             "norms": list(self._norms),
@@ -236,6 +246,7 @@ class LearntDistance:
         self._stale.load_state_dict(state["stale"])
         self._sparsity.load_state_dict(state["sparsity"])
         self._first = [float(value) for value in state["first"]]
+        self._invariant = [bool(value) for value in state["invariant"]]
         self._distances = [float(value) for value in state["distances"]]
         self._numerators = [float(value) for value in state["numerators"]]
         self._norms = [float(value) for value in state["norms"]]

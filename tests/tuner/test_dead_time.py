@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
@@ -37,22 +38,47 @@ def test_the_learning_rate_rises_in_that_measure_and_falls_as_fast_as_ever(worke
     assert math.log(loop.factor) == pytest.approx(before + up - FASTEST_DOWN, rel=1e-6)
 
 
-@pytest.mark.parametrize(("workers", "part"), [(1, 1.0), (16, 1.0), (20, 1.0), (32, 20 / 32), (128, 20 / 128)])
-def test_a_learning_rate_that_staleness_does_not_lower_is_lowered_beyond_twenty_in_turn(
-    workers: int, part: float
-) -> None:
-    loop = Both(-0.9, 0.9)
+def floor_of(gradient: torch.Tensor, draw: Callable[[], int]) -> float:
+    """The floor of α in parts of d_0, after 600 gradients of x_0 with staleness as drawn."""
+    target = LearntDistance(len(gradient), momentum=0.8, updates=10**9)
     for _ in range(600):
-        loop.weigh(workers - 1, None)
-    assert loop.rate(0.1, 0.1) == pytest.approx(0.1 * part, rel=1e-9)
+        target.hear(1.0, draw())
+        target.look(slice(0, len(gradient)), gradient, torch.ones(len(gradient)))
+        floor = target.decide().floor
+        target.absorb(slice(0, len(gradient)), gradient)
+    return floor / target.distance
+
+
+FELT, TURNING = torch.ones(8), torch.tensor([1.0, -1.0] * 4)  # the second is at right angles to x_0: its scale is free
+
+
+@pytest.mark.parametrize(("workers", "part"), [(1, 1.0), (16, 1.0), (20, 1.0), (32, 20 / 32), (128, 20 / 128)])
+def test_what_staleness_does_not_lower_is_lowered_beyond_twenty_in_turn(workers: int, part: float) -> None:
+    assert floor_of(FELT, lambda: workers - 1) == pytest.approx(part, rel=1e-6)
+
+
+@pytest.mark.parametrize(("workers", "part"), [(1, 1.0), (8, 1.0), (16, 8 / 16), (32, 8 / 32)])
+def test_and_in_a_layer_whose_scale_does_not_matter_beyond_eight(workers: int, part: float) -> None:
+    assert floor_of(TURNING, lambda: workers - 1) == pytest.approx(part, rel=1e-6)
 
 
 def test_without_order_there_are_fresh_gradients_and_it_is_not() -> None:
-    loop, draw = Both(-0.9, 0.9), random.Random(0)
-    for _ in range(600):
-        loop.weigh(min(int(draw.expovariate(1 / 63)), 600), None)
-    assert 0.05 < loop.freshness < 0.15
-    assert loop.rate(0.1, 0.1) == 0.1
+    draw = random.Random(0)
+    assert floor_of(FELT, lambda: min(int(draw.expovariate(1 / 63)), 600)) == pytest.approx(1.0, rel=1e-6)
+
+
+def test_which_layers_these_are_outlives_a_restart() -> None:
+    one, other = (LearntDistance(8, momentum=0.8, updates=10**9) for _ in range(2))
+    one.look(slice(0, 8), TURNING, torch.ones(8))
+    one.decide()
+    one.absorb(slice(0, 8), TURNING)
+    other.load_state_dict(one.state_dict())
+    floors = []
+    for target in (one, other):
+        target.hear(1.0, 10**6)
+        target.look(slice(0, 8), TURNING, torch.ones(8))
+        floors.append(target.decide().floor)
+    assert floors[0] == floors[1] > 0.0
 
 
 @pytest.mark.parametrize("workers", [1, 16, 64])
