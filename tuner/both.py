@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 from tuner.averages import Tracked
-from tuner.dead_time import haste
+from tuner.dead_time import BORNE, haste
 from tuner.loop import Clamp
 from tuner.target import State
 
@@ -39,7 +39,8 @@ class Both:
     where e = μ̂_T − μ is the excess of total momentum that was measured, α h τ for slow motion (of a stale gradient
     alone; where nothing is stale f = 1), and q = min(1, (20/(1 + E[τ]))^1.5), see `tuner.dead_time`. So staleness that
     curvature does not feel costs no learning rate, and where it is felt f falls until it is borne. `floor`, from the
-    target, is a learning rate that the loop does not lower for staleness alone: α is at least min(1, f/w) times it.
+    target, is a learning rate that staleness alone does not lower: α is at least min(1, 20 w) min(1, f/w) times it, so
+    up to twenty workers in turn.
 
     Anti-windup: f/w is held where it has an effect, so it leaves either end with the first error of the other sign;
     momentum follows the staleness alone, so the two never work against each other.
@@ -95,7 +96,8 @@ class Both:
 
     def rate(self, learning_rate: float, floor: float) -> float:
         """α to apply now."""
-        return max(learning_rate * self.factor, floor * math.exp(min(0.0, self._log)))
+        least = floor * min(1.0, BORNE * self.freshness)
+        return max(learning_rate * self.factor, least * math.exp(min(0.0, self._log)))
 
     def observe(self, target: float, measured: float | None) -> None:
         """Nothing: `weigh` has the excess."""

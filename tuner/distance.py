@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tuner.averages import Average
-from tuner.dead_time import BORNE, haste
+from tuner.dead_time import haste
 from tuner.invariance import Invariance
 from tuner.layers import Layers, Strides
 from tuner.sparsity import Sparsity
@@ -58,7 +58,7 @@ class LearntDistance:
     nothing of the loss's: both sums have it. Where a layer's gradients are sparse its steps are longer by a factor, see
     `Sparsity`, and go by a d of at least that factor times min(d, d_0): what seldom moves must be there in few moves.
 
-    The decision's floor is the α of min(d, d_0) min(1, c w) in each layer, c = 8 where scale does not matter, else 20.
+    The decision's floor is the α of min(d, d_0), times min(1, 8 w) in a layer whose scale does not matter.
 
     size: N. momentum: μ*. updates: T. layers: sizes of the layers in the flat vector; none for one. weight_decay: λ, if
     λx is part of the gradients. Owns x_0 and s, two vectors [N]. The decision's α is the geometric mean over
@@ -147,7 +147,7 @@ class LearntDistance:
     def _borne(self) -> list[float]:
         """What each layer's d is worth at least, however stale gradients are."""
         fresh, layers = self._fresh.value, zip(self._distances, self._first, self._invariant, strict=True)
-        return [min(d, first) * min(1.0, (INVARIANT_BORNE if of else BORNE) * fresh) for d, first, of in layers]
+        return [min(d, first) * (min(1.0, INVARIANT_BORNE * fresh) if of else 1.0) for d, first, of in layers]
 
     def _begin(self) -> None:
         """Set d_0 from x_0."""

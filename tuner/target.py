@@ -25,7 +25,7 @@ class Decision:
     momentum:      μ*, the target momentum.
     scale:         in (0, 1]: what clipping multiplies the gradient by.
     gradient_norm: ‖g‖ before clipping, weight decay included.
-    floor:         a learning rate that staleness alone is no reason to go below; 0 where the target knows of none.
+    floor:         a learning rate that staleness of few workers is no reason to go below; 0 where it knows of none.
     step:          αh, what α is after warm-up in parts of 1/h for the curvature h it was chosen for; None where α was
                    chosen for none.
     strides:       what α is multiplied by in each layer; None for 1 everywhere.

@@ -54,7 +54,11 @@ FELT, TURNING = torch.ones(8), torch.tensor([1.0, -1.0] * 4)  # the second is at
 
 @pytest.mark.parametrize(("workers", "part"), [(1, 1.0), (16, 1.0), (20, 1.0), (32, 20 / 32), (128, 20 / 128)])
 def test_what_staleness_does_not_lower_is_lowered_beyond_twenty_in_turn(workers: int, part: float) -> None:
-    assert floor_of(FELT, lambda: workers - 1) == pytest.approx(part, rel=1e-6)
+    loop = Both(-0.9, 0.9)
+    for _ in range(600):
+        loop.weigh(workers - 1, None)
+    assert loop.rate(0.1, 0.1) == pytest.approx(0.1 * part, rel=1e-9)
+    assert floor_of(FELT, lambda: workers - 1) == pytest.approx(1.0, rel=1e-6)
 
 
 @pytest.mark.parametrize(("workers", "part"), [(1, 1.0), (8, 1.0), (16, 8 / 16), (32, 8 / 32)])
@@ -63,8 +67,11 @@ def test_and_in_a_layer_whose_scale_does_not_matter_beyond_eight(workers: int, p
 
 
 def test_without_order_there_are_fresh_gradients_and_it_is_not() -> None:
-    draw = random.Random(0)
-    assert floor_of(FELT, lambda: min(int(draw.expovariate(1 / 63)), 600)) == pytest.approx(1.0, rel=1e-6)
+    loop, draw = Both(-0.9, 0.9), random.Random(0)
+    for _ in range(600):
+        loop.weigh(min(int(draw.expovariate(1 / 63)), 600), None)
+    assert 0.05 < loop.freshness < 0.15
+    assert loop.rate(0.1, 0.1) == 0.1
 
 
 def test_which_layers_these_are_outlives_a_restart() -> None:
