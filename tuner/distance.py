@@ -22,9 +22,7 @@ from tuner.target import Decision, NonFiniteGradient, State
 FIRST = 0.04  # d_0 in parts of the mean magnitude of x_0; by measurement, as all of these (docs/research.md)
 INITIAL = 1e-3  # d_0 where x_0 is 0: Adam's customary learning rate
 INVARIANT = 0.5  # of that where the layer's scale does not matter: all of a step turns it
-INVARIANT_BORNE = (
-    8.0  # 1/w up to which such a layer bears a learning rate of d_0 whatever the loop says; others `BORNE`
-)
+INVARIANT_BORNE = 8.0  # 1/w up to which such a layer bears a learning rate of d_0, whatever the loop says
 APART = 4.0  # a layer's own d_0 is at most this many times the whole vector's, or this part of it
 GROWTH = 0.03  # most that an estimate grows in an update, times `haste`; quicker, and the first hundred run away
 SHRINKING = 0.02  # what an estimate loses in an update where its layer has gone too far
