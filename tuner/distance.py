@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tuner.averages import Average
 from tuner.dead_time import haste
-from tuner.invariance import Invariance
+from tuner.invariance import Invariance, normalisations
 from tuner.layers import Layers, Strides
 from tuner.sparsity import Sparsity
 from tuner.sums import Sums, dot
@@ -52,9 +52,10 @@ class LearntDistance:
     0 again.
 
     d_0 is 0.04 times the mean magnitude of the layer's x_0, within a factor of 4 of what that is over all parameters,
-    and half as much in a layer whose scale does not matter (`Invariance`). So d is of the parameters' scale, and knows
-    nothing of the loss's: both sums have it. Where a layer's gradients are sparse its steps are longer by a factor, see
-    `Sparsity`, and go by a d of at least that factor times min(d, d_0): what seldom moves must be there in few moves.
+    and half as much in a layer whose scale does not matter (`Invariance`); in the scale and shift of the normalisation
+    that follows one it is no more than over all parameters. So d is of the parameters' scale, and knows nothing of the
+    loss's: both sums have it. Where a layer's gradients are sparse its steps are longer by a factor, see `Sparsity`,
+    and go by a d of at least that factor times min(d, d_0): what seldom moves must be there in few moves.
 
     The decision's floor is the α of min(d, d_0), times min(1, 8 w) in a layer whose scale does not matter.
 
@@ -158,6 +159,9 @@ class LearntDistance:
             self._first = [INITIAL] * len(self._layers)
         self._invariant = self._invariance.found()
         self._first = [INVARIANT * d if of else d for d, of in zip(self._first, self._invariant, strict=True)]
+        for layer, of in enumerate(normalisations(self._invariant, self._layers, start)):
+            if of and whole > 0.0:
+                self._first[layer] = min(self._first[layer], whole)
         self._distances = list(self._first)
 
     def _advance(self, layer: int, towards: float, share: float) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from tuner.layers import Layers
@@ -37,3 +39,13 @@ class Invariance:
         """Whether each layer is scale-invariant; one without any gradient, or at 0, is not."""
         sums = zip(self._products, self._gradients, self._parameters, self._layers.sizes, strict=True)
         return [gg * xx > 0.0 and abs(gx) < LEVEL * math.sqrt(gg * xx / n) for gx, gg, xx, n in sums]
+
+
+def normalisations(invariant: Sequence[bool], layers: Layers, start: Tensor) -> list[bool]:
+    """Which layers are a normalisation's scale and shift: after an invariant one, and nothing but ones and zeros first.
+
+    start: x_0 [N].
+    """
+    follows = (False, *invariant[:-1])
+    parts = torch.split(start, list(layers.sizes))
+    return [of and bool(((x == 0.0) | (x == 1.0)).all()) for of, x in zip(follows, parts, strict=True)]

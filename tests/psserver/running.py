@@ -9,6 +9,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -107,10 +108,15 @@ class Running:
     def ended(self, seconds: float = 20.0) -> dict[str, Any]:
         """Its summary, once it has ended."""
         self._thread.join(seconds)
-        assert not self._thread.is_alive(), "the server goes on"
+        assert not self._thread.is_alive(), f"the server goes on, at\n{self._where()}"
         if self._error is not None:
             raise self._error
         return self.summary
+
+    def _where(self) -> str:
+        """The stack of its thread."""
+        frame = sys._current_frames().get(self._thread.ident or 0)
+        return "".join(traceback.format_stack(frame)) if frame else "no frame"
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

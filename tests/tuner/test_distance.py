@@ -238,6 +238,18 @@ def test_a_layer_whose_scale_does_not_matter_starts_at_half_of_that() -> None:
     assert target.distances == pytest.approx((INVARIANT * means[0], means[1]), rel=1e-6)
 
 
+@pytest.mark.parametrize("after_invariant", [True, False])
+def test_the_scale_and_shift_of_a_normalisation_start_no_longer_than_the_whole(after_invariant: bool) -> None:
+    target = LearntDistance(SIZE, momentum=0.9, updates=10, layers=(30, 10))
+    origin = torch.cat((torch.linspace(0.1, 0.2, 30), torch.ones(5), torch.zeros(5)))
+    gradient = torch.ones(SIZE)
+    if after_invariant:
+        gradient[:30] -= origin[:30] * origin[:30].sum() / origin[:30].square().sum()  # ⟨g, x⟩ = 0 there
+    told(target, gradient, origin)
+    whole = FIRST * float(origin.mean())
+    assert target.distances[1] == pytest.approx(whole if after_invariant else FIRST * 0.5, rel=1e-6)
+
+
 @pytest.mark.parametrize("staleness", [0, 3])
 def test_where_gradients_are_sparse_steps_are_longer_and_distances_are_not(staleness: int) -> None:
     target = LearntDistance(SIZE, momentum=0.9, updates=10, layers=(20, 20))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tuner.invariance import Invariance
+from tuner.invariance import Invariance, normalisations
 from tuner.layers import Layers
 
 
@@ -70,3 +70,20 @@ def test_weight_decay_that_is_not_told_of_hides_it() -> None:
     invariance = Invariance(Layers(2, (2,)), 0.0)
     invariance.look(slice(0, 2), torch.tensor([0.1, 1.0]), torch.tensor([1.0, 0.0]))
     assert invariance.found() == [False]
+
+
+@pytest.mark.parametrize(
+    ("invariant", "second", "expected"),
+    [
+        ((True, False), [1.0, 1.0, 0.0], True),
+        ((True, False), [0.0, 0.0, 0.0], True),  # a scale that starts at 0, as in the last of a residual block
+        ((True, False), [1.0, 0.5, 0.0], False),
+        ((False, False), [1.0, 1.0, 0.0], False),  # LayerNorm, which no invariant layer need precede
+        ((False, True), [1.0, 1.0, 0.0], False),
+    ],
+)
+def test_a_scale_and_a_shift_are_ones_and_zeros_after_an_invariant_layer(
+    invariant: tuple[bool, bool], second: list[float], expected: bool
+) -> None:
+    start = torch.tensor([1.0, 0.0, *second])
+    assert normalisations(invariant, Layers(5, (2, 3)), start) == [False, expected]
