@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from launch.lab.asynchronous import ASYNC_ADAM, ASYNC_CIFAR100
+from launch.lab.asynchronous_long import ASYNC_CIFAR100_LONG
 from launch.lab.facts import estimate, hardware, software
 from launch.lab.finding import LEAST_SEEDS, Finding, Lab, Reproduction, Scale, section, write_finding
 from launch.lab.implicit_momentum import IMPLICIT_MOMENTUM
@@ -34,6 +35,7 @@ _ALL: tuple[Reproduction, ...] = (
     IMPLICIT_MOMENTUM,
     *SYNCHRONOUS.values(),
     ASYNC_CIFAR100,
+    ASYNC_CIFAR100_LONG,
     ASYNC_ADAM,
     WORKERS_FIGURE,
     ZERO_TUNING,
