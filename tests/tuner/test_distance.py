@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from tuner.distance import FIRST, GROWTH, INITIAL, INVARIANT, SHRINKING, LearntDistance, schedule
+from tests.tuner.telling import SIZE, told
+from tuner.distance import FIRST, GROWTH, INITIAL, SHRINKING, LearntDistance, schedule
 from tuner.sparsity import DENSE
 from tuner.target import Decision, NonFiniteGradient
 
-SIZE, UPDATES = 40, 1500
+UPDATES = 1500
 WHOLE = slice(0, SIZE)
 
 
@@ -63,17 +64,6 @@ class Descent:
 
     def go(self, updates: int) -> list[Decision]:
         return [self.step() for _ in range(updates)]
-
-
-def told(target: LearntDistance, gradient: Tensor, origin: Tensor, blocks: int = 1) -> Decision:
-    """Look at all blocks, decide, absorb all."""
-    parts = [slice(k * SIZE // blocks, (k + 1) * SIZE // blocks) for k in range(blocks)]
-    for part in parts:
-        target.look(part, gradient[part], origin[part])
-    decision = target.decide()
-    for part in parts:
-        target.absorb(part, gradient[part])
-    return decision
 
 
 @pytest.mark.parametrize("distance", [1.0, 5.0, 30.0])
@@ -214,40 +204,6 @@ def test_the_first_estimate_is_of_the_size_of_the_parameters() -> None:
     descent = Descent(1.0, start=-3.0)
     descent.step()
     assert descent.target.distance == pytest.approx(FIRST * 3.0, rel=1e-6)
-
-
-def test_layers_start_with_their_own_magnitude_within_a_factor_of_four_of_the_whole() -> None:
-    target = LearntDistance(SIZE, momentum=0.9, updates=10, layers=(10, 10, 20))
-    origin = torch.cat((torch.full((10,), 0.0), torch.full((10,), 1.0), torch.full((20,), 2.0)))
-    told(target, torch.ones(SIZE), origin)
-    whole = FIRST * 1.25
-    assert target.distances == pytest.approx((whole / 4, FIRST, FIRST * 2.0), rel=1e-6)
-    decision = told(target, torch.ones(SIZE), origin)
-    assert decision.strides is not None
-    rates = [decision.learning_rate * factor for factor in decision.strides.factors]
-    assert rates == pytest.approx([d * schedule(1, 10) for d in target.distances], rel=1e-12)
-
-
-def test_a_layer_whose_scale_does_not_matter_starts_at_half_of_that() -> None:
-    target = LearntDistance(SIZE, momentum=0.9, updates=10, layers=(20, 20), weight_decay=0.1)
-    origin = torch.linspace(1.0, 2.0, SIZE)
-    gradient = torch.ones(SIZE)
-    gradient[:20] -= origin[:20] * origin[:20].sum() / origin[:20].square().sum()  # ⟨g, x⟩ = 0 in the first
-    told(target, gradient + 0.1 * origin, origin, 4)
-    means = [FIRST * float(origin[part].mean()) for part in (slice(0, 20), slice(20, 40))]
-    assert target.distances == pytest.approx((INVARIANT * means[0], means[1]), rel=1e-6)
-
-
-@pytest.mark.parametrize("after_invariant", [True, False])
-def test_the_scale_and_shift_of_a_normalisation_start_no_longer_than_the_whole(after_invariant: bool) -> None:
-    target = LearntDistance(SIZE, momentum=0.9, updates=10, layers=(30, 10))
-    origin = torch.cat((torch.linspace(0.1, 0.2, 30), torch.ones(5), torch.zeros(5)))
-    gradient = torch.ones(SIZE)
-    if after_invariant:
-        gradient[:30] -= origin[:30] * origin[:30].sum() / origin[:30].square().sum()  # ⟨g, x⟩ = 0 there
-    told(target, gradient, origin)
-    whole = FIRST * float(origin.mean())
-    assert target.distances[1] == pytest.approx(whole if after_invariant else FIRST * 0.5, rel=1e-6)
 
 
 @pytest.mark.parametrize("staleness", [0, 3])
