@@ -49,6 +49,8 @@ def run(lab: Lab) -> Finding:
             f"{WORKERS} simulated workers in turn, so that staleness is {WORKERS - 1}. {protocol(many.workload)}",
             "All of Adam's settings run for a quarter of the updates, the best four of them for all. Speedups are over "
             "Adam tuned on one worker.",
+            "It agrees where the default is faster than Adam tuned on one worker and than itself with the loop open in "
+            "every seed, by however much; the article's factor is not part of that.",
             *edges([entries[ALONE], entries[HERE]]),
         ],
     )
@@ -88,7 +90,7 @@ def _work(scale: Scale) -> list[tuple[Experiment, int]]:
 
 
 def _cost(scale: Scale) -> str:
-    return counted(_work(scale), scale, 20)
+    return counted(_work(scale), scale, 35)
 
 
 ASYNC_CIFAR100_LONG = Reproduction(
