@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from launch.display import Display, Heading
@@ -65,7 +66,7 @@ def _watch(supervisor: Supervisor, heading: Heading) -> None:
     updates = supervisor.experiment.train.updates
     follower = Follower(supervisor.processes.run_dir, max(1, updates // _MOST_POINTS))
     watcher = Watcher(supervisor.addresses[0])
-    followed = time.monotonic()
+    followed, following = time.monotonic(), True
     try:
         with Display(heading) as display:
             supervisor.say = display.note
@@ -75,10 +76,20 @@ def _watch(supervisor: Supervisor, heading: Heading) -> None:
                     supervisor.updates_seen = status.version
                     display.update(status)
                 if time.monotonic() - followed > _FOLLOW_SECONDS:
-                    follower.step()
+                    following = following and _written(follower.step, display.note)
                     followed = time.monotonic()
                 time.sleep(_STEP_SECONDS)
             display.finish(RunDir(supervisor.processes.run_dir))
     finally:
         watcher.close()
-        follower.close()
+        _written(follower.close, supervisor.say if following else lambda text: None)
+
+
+def _written(write: Callable[[], object], say: Callable[[str], None]) -> bool:
+    """Whether TensorBoard's file could be written; if not it is said, and no reason for the run to end."""
+    try:
+        write()
+    except OSError as error:
+        say(f"TensorBoard's file cannot be written any more: {error.strerror}; metrics.jsonl has what it lacks")
+        return False
+    return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import sys
 import threading
@@ -19,6 +20,7 @@ from psserver.errors import UserError, YellowFinError
 _STEP_SECONDS = 0.05
 _BACKOFF_SECONDS = 1.0
 _STOP_SECONDS = 4.5
+_LEAST_ROOM = 1 << 20  # bytes, below which a failure without a word is the disk's
 _MOST_TEXT = 4_000
 
 
@@ -221,5 +223,8 @@ class Supervisor:
 
         summary = read_summary(RunDir(self.processes.run_dir).summary)
         if summary.get("reason") != "failed":
+            if shutil.disk_usage(self.processes.run_dir).free < _LEAST_ROOM:
+                where = self.processes.run_dir
+                return f"the server failed, and no room is left in {where}: free some, then continue with --resume"
             return "the server failed; see logs/server.log"
         return str(summary["reason_text"])[:_MOST_TEXT]

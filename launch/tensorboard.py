@@ -72,8 +72,10 @@ class Follower:
 
     def close(self) -> None:
         """Write what is left and close the file."""
-        self.step()
-        self._file.close()
+        try:
+            self.step()
+        finally:
+            self._file.close()
 
     def _points(self, row: dict[str, Any], values: dict[str, Any]) -> int:
         known = {tag: float(value) for tag, value in values.items() if isinstance(value, int | float)}

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator, ScalarEvent
+from tensorboard.summary.writer.record_writer import RecordWriter
 
+from launch.local import _written
 from launch.tensorboard import Follower, follow
 
 
@@ -91,3 +93,15 @@ def test_following_ends_with_everything_written(tmp_path: Path, metrics: Path) -
     done.set()
     thread.join()
     assert len(read(tmp_path)) == 20
+
+
+def test_a_file_that_cannot_be_written_is_said_and_ends_nothing(tmp_path: Path) -> None:
+    write(tmp_path / "metrics.jsonl", range(1, 11))
+    follower, said = Follower(tmp_path), list[str]()
+    full = Path("/dev/full").open("wb")  # noqa: SIM115 (the follower closes it)
+    follower._file.close()
+    follower._file = full
+    follower._writer = RecordWriter(full)
+    assert not _written(follower.close, said.append)
+    assert full.closed
+    assert "No space left" in said[0]
