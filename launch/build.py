@@ -44,13 +44,14 @@ def initial_model(experiment: Experiment, task: Task) -> tuple[Model, Layout]:
     module = build_model(task, experiment.train.seed, torch.device("cpu"))
     layout = Layout.of(module)
     buffers = layout.flatten_buffers(module).numpy().copy()
-    return Model(layout.flatten(module).numpy().copy(), buffers, layout.digest, layout.layers), layout
+    parameters = layout.flatten(module).numpy().copy()
+    return Model(parameters, buffers, layout.digest, layout.layers, layout.embeddings), layout
 
 
-def make_tuner(experiment: Experiment, size: int, layers: tuple[int, ...]) -> Tuner:
-    """The experiment's tuner for `size` parameters in these layers."""
+def make_tuner(experiment: Experiment, size: int, of: Model | Layout) -> Tuner:
+    """The experiment's tuner for the `size` parameters of a model, in its layers."""
     train, decay = experiment.train, experiment.rule.gradient_decay
-    return build_tuner(experiment.tuner, size, train.updates, train.seed, layers, decay)
+    return build_tuner(experiment.tuner, size, train.updates, train.seed, of.layers, decay, of.embeddings)
 
 
 def make_server(
@@ -67,7 +68,7 @@ def make_server(
         server = ParameterServer(
             model,
             Plan(train.updates, train.workers, train.seed, tuner.measure_every, tuner.search_every),
-            make_tuner(experiment, model.parameters.size, model.layers),
+            make_tuner(experiment, model.parameters.size, model),
             experiment.rule,
             experiment.server,
             record,

@@ -56,7 +56,7 @@ class Recomputation:
         self.recurrent = task.state is not None
         self.notes: list[str] = []
         self.gradients = 0
-        self.tuner = make_tuner(experiment, self.layout.size, self.layout.layers)
+        self.tuner = make_tuner(experiment, self.layout.size, self.layout)
         self.rule = make_rule(rule, self.layout.size, experiment.server.sources(train.workers))
         self.trajectory = Trajectory(model.parameters, version=0, slots=3, directory=None)
         self._updater = Updater(self.trajectory, self.rule, self.tuner, rule.gradient_decay)
@@ -85,7 +85,7 @@ class Recomputation:
         train, rule, tuner = experiment.train, self.rule.state_dict(), self.tuner.state_dict()
         self.rule = make_rule(experiment.rule, self.layout.size, experiment.server.sources(train.workers))
         self.rule.load_state_dict(rule)
-        self.tuner = make_tuner(experiment, self.layout.size, self.layout.layers)
+        self.tuner = make_tuner(experiment, self.layout.size, self.layout)
         self.tuner.load_state_dict(tuner)
         self._updater = Updater(self.trajectory, self.rule, self.tuner, experiment.rule.gradient_decay)
         if _of_workers(experiment) != _of_workers(before):

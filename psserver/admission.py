@@ -22,12 +22,14 @@ class Model:
     """What is trained: initial parameters (float32 [N]) and buffers (float32 [B]), and the digest of their layout.
 
     layers: how many of the parameters each layer has, in their order; the whole is one layer without it.
+    embeddings: which of the layers, by number, are embeddings.
     """
 
     parameters: NDArray[np.float32]
     buffers: NDArray[np.float32]
     layout: str
     layers: tuple[int, ...] = ()
+    embeddings: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

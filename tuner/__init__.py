@@ -10,11 +10,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tuner.from_options import build
     from tuner.layers import Strides
     from tuner.optimizer import YellowFin
     from tuner.options import TunerOptions
     from tuner.target import NonFiniteGradient
-    from tuner.tuner import Settings, Tuner, build
+    from tuner.tuner import Settings, Tuner
 
 __all__ = ["NonFiniteGradient", "Settings", "Strides", "Tuner", "TunerOptions", "YellowFin", "build"]
 
@@ -25,7 +26,7 @@ _HOME = {
     "Tuner": "tuner",
     "TunerOptions": "options",
     "YellowFin": "optimizer",
-    "build": "tuner",
+    "build": "from_options",
 }
 
 

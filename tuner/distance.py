@@ -55,17 +55,26 @@ class LearntDistance:
     and half as much in a layer whose scale does not matter (`Invariance`); in the scale and shift of the normalisation
     that follows one it is no more than over all parameters. So d is of the parameters' scale, and knows nothing of the
     loss's: both sums have it. Where a layer's gradients are sparse its steps are longer by a factor, see `Sparsity`,
-    and go by a d of at least that factor times min(d, d_0): what seldom moves must be there in few moves.
+    and go by a d of at least that factor times min(d, d_0): what seldom moves must be there in few moves. In an
+    embedding it is at least 1/w times that: however stale a gradient, few of those that came between moved its rows.
 
-    The decision's floor is the α of min(d, d_0), times min(1, 8 w) in a layer whose scale does not matter.
+    The decision's floor is the α of that least d, times min(1, 8 w) in a layer whose scale does not matter, not
+    lengthened a second time.
 
-    size: N. momentum: μ*. updates: T. layers: sizes of the layers in the flat vector; none for one. weight_decay: λ, if
-    λx is part of the gradients. Owns x_0 and s, two vectors [N]. The decision's α is the geometric mean over
-    parameters; `strides` has each layer's in parts of it.
+    size: N. momentum: μ*. updates: T. layers: sizes of the layers in the flat vector; none for one. embeddings: which
+    of them are, by number. weight_decay: λ, if λx is part of the gradients. Owns x_0 and s, two vectors [N]. The
+    decision's α is the geometric mean over parameters; `strides` has each layer's in parts of it.
     """
 
     def __init__(
-        self, size: int, *, momentum: float, updates: int, layers: tuple[int, ...] = (), weight_decay: float = 0.0
+        self,
+        size: int,
+        *,
+        momentum: float,
+        updates: int,
+        layers: tuple[int, ...] = (),
+        weight_decay: float = 0.0,
+        embeddings: tuple[int, ...] = (),
     ) -> None:
         self._layers = Layers(size, layers)
         self._decay = weight_decay
@@ -74,7 +83,7 @@ class LearntDistance:
         self._start: Tensor | None = None
         self._sum: Tensor | None = None
         self._sums = Sums()
-        self._sparsity, self._invariance = Sparsity(self._layers), Invariance(self._layers, weight_decay)
+        self._sparsity, self._invariance = Sparsity(self._layers, embeddings), Invariance(self._layers, weight_decay)
         self._fresh, self._stale, self._staleness = Average(MEMORY), Average(MEMORY), 0
         self._parts = [part / size for part in self._layers.sizes]
         zero = [0.0] * len(self._layers)
@@ -133,14 +142,15 @@ class LearntDistance:
             self._advance(layer, towards, share)
         self._count += 1
         self._sparsity.next()
-        longer = self._sparsity.factors(self._fresh.update(1.0 / (1.0 + staleness)))
+        fresh = self._fresh.update(1.0 / (1.0 + staleness))
+        longer, least = self._sparsity.factors(fresh), self._sparsity.least(fresh)
         steps = [
-            max(distance, min(distance, first) * factor) * factor
-            for distance, first, factor in zip(self._distances, self._first, longer, strict=True)
+            max(distance, min(distance, first) * times) * factor
+            for distance, first, times, factor in zip(self._distances, self._first, least, longer, strict=True)
         ]
         mean = self._mean(steps)
         strides = Strides(self._layers, tuple(step / mean for step in steps))
-        floor = self._mean([least * factor for least, factor in zip(self._borne(), longer, strict=True)]) * share
+        floor = self._mean([borne * times for borne, times in zip(self._borne(), least, strict=True)]) * share
         return Decision(mean * share, self._momentum, 1.0, math.sqrt(squares), floor=floor, strides=strides)
 
     def _borne(self) -> list[float]:

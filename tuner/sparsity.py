@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from torch import Tensor
 
@@ -24,11 +25,17 @@ class Sparsity:
     a layer's α is multiplied by 0.1/p, at least 1 and at most 16. Normal gradients have p = 2/π.
 
     freshness: w, the mean of 1/(1 + τ) over the gradients' staleness τ. The factor is raised to √w: with stale
-    gradients the common part of such layers, which all rows share, is the first that oscillates.
+    gradients the common part of such layers, which all rows share, is the first that oscillates. The rows of an
+    embedding share none: each is moved by the batches that look it up, and there the factor is left whole.
+
+    embeddings: which of the layers are embeddings. Raises ValueError when there is no such layer.
     """
 
-    def __init__(self, layers: Layers) -> None:
+    def __init__(self, layers: Layers, embeddings: Sequence[int] = ()) -> None:
         self._layers = layers
+        self.embeddings = tuple(embeddings)
+        if not all(0 <= number < len(layers) for number in self.embeddings):
+            raise ValueError(f"embeddings: expected numbers of {len(layers)} layers, got {self.embeddings}")
         self._count = 0
         self._means = [0.0] * len(layers)
         self._seen = 0
@@ -62,18 +69,30 @@ class Sparsity:
 
     def factors(self, freshness: float) -> list[float]:
         """What each layer's steps are multiplied by."""
+        whole = [min(max(1.0, DENSE / p), LONGEST) if p > 0.0 else 1.0 for p in self._means]
         power = math.sqrt(freshness)
-        return [min(max(1.0, DENSE / p), LONGEST) ** power if p > 0.0 else 1.0 for p in self._means]
+        return [factor if layer in self.embeddings else factor**power for layer, factor in enumerate(whole)]
+
+    def least(self, freshness: float) -> list[float]:
+        """How many d_0 each layer's d counts as at least: `factors`, and in an embedding 1/w if that is more."""
+        factors = self.factors(freshness)
+        return [max(of, 1.0 / freshness) if layer in self.embeddings else of for layer, of in enumerate(factors)]
 
     def _clear(self) -> None:
         self._sums, self._squares = [0.0] * len(self._layers), [0.0] * len(self._layers)
 
     def state_dict(self) -> State:
         """The averages and where they stand."""
-        return {"count": self._count, "seen": self._seen, "means": list(self._means)}
+        return {
+            "count": self._count,
+            "seen": self._seen,
+            "means": list(self._means),
+            "embeddings": list(self.embeddings),
+        }
 
     def load_state_dict(self, state: State) -> None:
         """Continue from `state_dict`'s answer."""
         self._clear()
+        self.embeddings = tuple(int(number) for number in state.get("embeddings", ()))  # a run goes on as it began
         self._count, self._seen = int(state["count"]), int(state["seen"])
         self._means = [float(mean) for mean in state["means"]]

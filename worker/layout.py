@@ -42,10 +42,12 @@ class Layout:
     parameters: what is trained, float32, in the order of `named_parameters`; tied ones once.
     buffers:    what gets no gradient and yet belongs to the state, in floating point: persistent buffers
                 such as BatchNorm's running statistics, and frozen parameters. Integer ones stay local.
+    tables:     names of the parameters that are an embedding's, and of no module of another kind, as tied ones are.
     """
 
     parameters: tuple[Segment, ...]
     buffers: tuple[Segment, ...]
+    tables: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, model: nn.Module) -> Layout:
@@ -62,7 +64,7 @@ class Layout:
                     f"parameter {name!r}: expected float32, got {_short(parameter.dtype)}; build the model in "
                     "float32, and set the task's `autocast` for computation in lower precision"
                 )
-        layout = cls(_segments(_trained(model)), _segments(_untrained(model)))
+        layout = cls(_segments(_trained(model)), _segments(_untrained(model)), _tables(model))
         if not layout.size:
             raise LayoutError(f"{type(model).__name__} has no parameter that requires a gradient")
         return layout
@@ -79,16 +81,26 @@ class Layout:
         A layer is a tensor with the vectors that follow it in the same module: a weight with its bias, say. What the
         model holds itself, in none of its modules, is a layer for each tensor.
         """
-        sizes: list[int] = []
+        return tuple(sum(segment.size for segment in layer) for layer in self._grouped)
+
+    @cached_property
+    def embeddings(self) -> tuple[int, ...]:
+        """The numbers of the layers that are embeddings."""
+        return tuple(number for number, layer in enumerate(self._grouped) if layer[0].name in self.tables)
+
+    @cached_property
+    def _grouped(self) -> list[list[Segment]]:
+        """The parameters of each layer."""
+        layers: list[list[Segment]] = []
         module = ""
         for segment in self.parameters:
             here = segment.name.rpartition(".")[0]
             if here and here == module and len(segment.shape) < 2:
-                sizes[-1] += segment.size
+                layers[-1].append(segment)
             else:
-                sizes.append(segment.size)
+                layers.append([segment])
             module = here
-        return tuple(sizes)
+        return layers
 
     @cached_property
     def buffer_size(self) -> int:
@@ -168,6 +180,14 @@ def _untrained(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     for name, buffer in model.named_buffers():
         if name in persistent and buffer.is_floating_point():
             yield name, buffer
+
+
+def _tables(model: nn.Module) -> frozenset[str]:
+    holders: dict[nn.Parameter, bool] = {}
+    for module in model.modules():
+        for parameter in module.parameters(recurse=False):
+            holders[parameter] = holders.get(parameter, True) and isinstance(module, nn.Embedding | nn.EmbeddingBag)
+    return frozenset(name for name, parameter in _trained(model) if holders[parameter])
 
 
 def _segments(tensors: Iterable[tuple[str, Tensor]]) -> tuple[Segment, ...]:

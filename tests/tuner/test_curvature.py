@@ -9,9 +9,9 @@ import torch
 
 from tuner import NonFiniteGradient
 from tuner.curvature import LOWEST, RECENT, MeasuredCurvature
+from tuner.from_options import build
 from tuner.line_search import ByWorkers
 from tuner.options import TunerOptions
-from tuner.tuner import build
 from tuner.yellowfin import YellowFinTarget
 
 WHOLE = slice(0, 4)

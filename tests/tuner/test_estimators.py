@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from tuner.estimator import Estimator
+from tuner.from_options import build
 from tuner.lag import Lag
 from tuner.options import TunerOptions
 from tuner.regression import Regression
 from tuner.total_momentum import TotalMomentum
-from tuner.tuner import build
 
 SIZE = 300
 MADE = {

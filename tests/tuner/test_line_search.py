@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from tuner import NonFiniteGradient
+from tuner.from_options import build
 from tuner.line_search import ByWorkers, SearchedDistance
 from tuner.options import TunerOptions
 from tuner.single_step import single_step
-from tuner.tuner import build
 from tuner.yellowfin import YellowFinTarget
 
 WHOLE = slice(0, 4)

@@ -7,8 +7,9 @@ from types import ModuleType
 import pytest
 import torch
 
+from tuner.from_options import build
+from tuner.options import TunerOptions
 from tuner.regression import LAGS, Regression, moments, solve
-from tuner.tuner import TunerOptions, build
 
 
 def expected_fit(workers: int, mu: float, noise: float, runs: int = 30_000) -> tuple[float, float]:
