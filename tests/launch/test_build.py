@@ -32,12 +32,22 @@ def test_the_seed_decides_the_model() -> None:
     assert models[0].layout == models[2].layout
 
 
+def test_the_tuner_is_told_which_layers_are_embeddings() -> None:
+    experiment = load_experiment("shakespeare_transformer_async16", [*SMALL[1:], *DEFAULT])
+    model, layout = initial_model(experiment, make_task(experiment))
+    assert model.embeddings == layout.embeddings == (0, 1), "tokens and places"
+    server, _ = build(experiment, None)
+    assert server.state_dict()["tuner"]["target"]["sparsity"]["embeddings"] == [0, 1]
+    server.close()
+
+
 def test_a_server_without_a_folder_writes_nothing() -> None:
     server, checkpoints = build(load_experiment("quadratic", SMALL), None)
     assert (server.version, server.size, checkpoints) == (0, 50, None)
     server.close()
 
 
+DEFAULT = ["rule.name=adam", "tuner.target=distance", "tuner.loop=both"]
 CONSTANT = ["tuner.target=constant", "tuner.loop=open"]
 
 

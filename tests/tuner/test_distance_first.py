@@ -41,3 +41,27 @@ def test_the_scale_and_shift_of_a_normalisation_start_no_longer_than_the_whole(a
     told(target, gradient, origin)
     whole = FIRST * float(origin.mean())
     assert target.distances[1] == pytest.approx(whole if after_invariant else FIRST * 0.5, rel=1e-6)
+
+
+@pytest.mark.parametrize("staleness", [0, 3, 15])
+def test_an_embedding_starts_as_many_times_as_far_as_gradients_are_stale(staleness: int) -> None:
+    target = LearntDistance(SIZE, momentum=0.9, updates=10, layers=(10, 30), embeddings=(0,))
+    target.hear(1.0, staleness)
+    decision = told(target, torch.ones(SIZE), torch.ones(SIZE))
+    assert target.distances == pytest.approx((FIRST, FIRST), rel=1e-6), "its estimate is as any other's"
+    assert decision.strides is not None
+    rates = [decision.learning_rate * factor for factor in decision.strides.factors]
+    assert rates == pytest.approx([(1 + staleness) * FIRST * schedule(0, 10), FIRST * schedule(0, 10)], rel=1e-6)
+    assert decision.floor == pytest.approx(decision.learning_rate, rel=1e-6)
+
+
+def test_an_embedding_that_has_gone_further_goes_by_its_own_distance() -> None:
+    target = LearntDistance(SIZE, momentum=0.9, updates=10, layers=(10, 30), embeddings=(0,))
+    for distance, times in ((2 * FIRST, 4.0), (5 * FIRST, 5.0)):
+        target.hear(1.0, 3)
+        told(target, torch.ones(SIZE), torch.ones(SIZE))
+        target.load_state_dict({**target.state_dict(), "distances": [distance, FIRST]})
+        target.hear(1.0, 3)
+        decision = told(target, torch.ones(SIZE), torch.ones(SIZE))
+        assert decision.strides is not None
+        assert decision.strides.factors[0] / decision.strides.factors[1] == pytest.approx(times, rel=1e-6)

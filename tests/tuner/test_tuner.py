@@ -219,3 +219,8 @@ def test_total_momentum_is_the_momentum_where_layers_differ_in_learning_rate_and
 def test_layers_that_are_not_the_whole_model_are_refused() -> None:
     with pytest.raises(ValueError, match="layers: expected positive sizes that add up to 600, got 500"):
         build(TunerOptions(), SIZE, 10, 0, layers=(200, 300))
+
+
+def test_embeddings_that_are_no_layers_are_refused() -> None:
+    with pytest.raises(ValueError, match="embeddings: expected numbers of 2 layers, got"):
+        build(TunerOptions(), SIZE, 10, 0, layers=(200, 400), embeddings=(2,))

@@ -46,6 +46,34 @@ def test_a_layer_is_a_tensor_with_the_vectors_of_its_module_that_follow() -> Non
     assert Layout.of(recurrent).layers == (60, 140, 12), "what comes in; what returns, with both biases; the linear"
 
 
+class Reader(nn.Module):
+    """Tokens with their places, and scores; the scores' weight is the tokens' where that is asked for."""
+
+    def __init__(self, tied: bool) -> None:
+        super().__init__()
+        self.token, self.place = nn.Embedding(7, 4), nn.Embedding(3, 4)
+        self.bag = nn.EmbeddingBag(5, 4)
+        self.scores = nn.Linear(4, 7)
+        if tied:
+            self.scores.weight = self.token.weight
+
+
+@pytest.mark.parametrize(("tied", "embeddings", "layers"), [(False, (0, 1, 2), 4), (True, (1, 2), 4)])
+def test_embeddings_are_told_by_their_module_and_one_that_has_another_use_is_none(
+    tied: bool, embeddings: tuple[int, ...], layers: int
+) -> None:
+    layout = Layout.of(Reader(tied))
+    assert (layout.embeddings, len(layout.layers)) == (embeddings, layers)
+    assert Layout.of(net()).embeddings == ()
+    assert Layout.of(nn.Embedding(3, 4)).embeddings == (0,)
+
+
+def test_a_frozen_embedding_is_no_layer() -> None:
+    model = Reader(tied=False)
+    model.token.requires_grad_(False)
+    assert Layout.of(model).embeddings == (0, 1)
+
+
 def test_float_buffers_travel_and_integer_ones_stay() -> None:
     layout = Layout.of(net())
     assert [s.name for s in layout.buffers] == ["1.running_mean", "1.running_var"]
