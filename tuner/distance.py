@@ -143,7 +143,8 @@ class LearntDistance:
         self._count += 1
         self._sparsity.next()
         fresh = self._fresh.update(1.0 / (1.0 + staleness))
-        longer, least = self._sparsity.factors(fresh), self._sparsity.least(fresh)
+        longer = self._sparsity.factors(fresh)
+        least = self._sparsity.least(longer, fresh)
         steps = [
             max(distance, min(distance, first) * times) * factor
             for distance, first, times, factor in zip(self._distances, self._first, least, longer, strict=True)

@@ -33,9 +33,7 @@ class Sparsity:
 
     def __init__(self, layers: Layers, embeddings: Sequence[int] = ()) -> None:
         self._layers = layers
-        self.embeddings = tuple(embeddings)
-        if not all(0 <= number < len(layers) for number in self.embeddings):
-            raise ValueError(f"embeddings: expected numbers of {len(layers)} layers, got {self.embeddings}")
+        self.embeddings = self._among_layers(embeddings)
         self._count = 0
         self._means = [0.0] * len(layers)
         self._seen = 0
@@ -71,12 +69,22 @@ class Sparsity:
         """What each layer's steps are multiplied by."""
         whole = [min(max(1.0, DENSE / p), LONGEST) if p > 0.0 else 1.0 for p in self._means]
         power = math.sqrt(freshness)
-        return [factor if layer in self.embeddings else factor**power for layer, factor in enumerate(whole)]
+        lengthened = [factor**power for factor in whole]
+        for layer in self.embeddings:
+            lengthened[layer] = whole[layer]
+        return lengthened
 
-    def least(self, freshness: float) -> list[float]:
-        """How many d_0 each layer's d counts as at least: `factors`, and in an embedding 1/w if that is more."""
-        factors = self.factors(freshness)
-        return [max(of, 1.0 / freshness) if layer in self.embeddings else of for layer, of in enumerate(factors)]
+    def least(self, factors: Sequence[float], freshness: float) -> list[float]:
+        """How many d_0 each layer's d counts as at least: its factor, and in an embedding 1/w if that is more."""
+        least = list(factors)
+        for layer in self.embeddings:
+            least[layer] = max(least[layer], 1.0 / freshness)
+        return least
+
+    def _among_layers(self, numbers: Sequence[int]) -> tuple[int, ...]:
+        if not all(0 <= number < len(self._layers) for number in numbers):
+            raise ValueError(f"embeddings: expected numbers of {len(self._layers)} layers, got {tuple(numbers)}")
+        return tuple(int(number) for number in numbers)
 
     def _clear(self) -> None:
         self._sums, self._squares = [0.0] * len(self._layers), [0.0] * len(self._layers)
@@ -91,8 +99,8 @@ class Sparsity:
         }
 
     def load_state_dict(self, state: State) -> None:
-        """Continue from `state_dict`'s answer."""
+        """Continue from `state_dict`'s answer. Raises ValueError when it has embeddings that are no layers."""
         self._clear()
-        self.embeddings = tuple(int(number) for number in state.get("embeddings", ()))  # a run goes on as it began
+        self.embeddings = self._among_layers(state.get("embeddings", ()))  # a run goes on as it began
         self._count, self._seen = int(state["count"]), int(state["seen"])
         self._means = [float(mean) for mean in state["means"]]

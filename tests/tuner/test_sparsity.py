@@ -64,23 +64,26 @@ def test_an_embedding_is_lengthened_in_full_however_stale_and_by_the_inverse_fre
     assert stale == pytest.approx(other**0.25, rel=1e-9)
     assert same == whole
     assert whole < 16.0, "or the next line says nothing"
-    assert sparsity.least(1 / 16) == [stale, 16.0]
-    assert sparsity.least(1.0) == [other, whole]
+    assert sparsity.least([stale, same], 1 / 16) == [stale, 16.0]
+    assert sparsity.least([other, whole], 1.0) == [other, whole]
 
 
 @pytest.mark.parametrize("numbers", [(2,), (-1,), (0, 5)])
 def test_an_embedding_that_is_no_layer_is_refused(numbers: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="embeddings: expected numbers of 2 layers, got"):
         Sparsity(HALVES, embeddings=numbers)
+    sparsity = Sparsity(HALVES)
+    with pytest.raises(ValueError, match="embeddings: expected numbers of 2 layers, got"):
+        sparsity.load_state_dict({**sparsity.state_dict(), "embeddings": list(numbers)})
 
 
 def test_a_state_of_before_embeddings_were_told_goes_on_without() -> None:
     told = Sparsity(HALVES, embeddings=(0,))
     state = told.state_dict()
     told.load_state_dict(state)
-    assert told.least(0.25) == [4.0, 1.0]
+    assert told.least([1.0, 1.0], 0.25) == [4.0, 1.0]
     told.load_state_dict({name: value for name, value in state.items() if name != "embeddings"})
-    assert told.least(0.25) == [1.0, 1.0]
+    assert told.least([1.0, 1.0], 0.25) == [1.0, 1.0]
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-6, 1e6, 1e18])
