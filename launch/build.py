@@ -45,13 +45,13 @@ def initial_model(experiment: Experiment, task: Task) -> tuple[Model, Layout]:
     layout = Layout.of(module)
     buffers = layout.flatten_buffers(module).numpy().copy()
     parameters = layout.flatten(module).numpy().copy()
-    return Model(parameters, buffers, layout.digest, layout.layers, layout.embeddings), layout
+    return Model(parameters, buffers, layout.digest, layout.layers, layout.embeddings, layout.fans), layout
 
 
 def make_tuner(experiment: Experiment, size: int, of: Model | Layout) -> Tuner:
     """The experiment's tuner for the `size` parameters of a model, in its layers."""
     train, decay = experiment.train, experiment.rule.gradient_decay
-    return build_tuner(experiment.tuner, size, train.updates, train.seed, of.layers, decay, of.embeddings)
+    return build_tuner(experiment.tuner, size, train.updates, train.seed, of.layers, decay, of.embeddings, of.fans)
 
 
 def make_server(

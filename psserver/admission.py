@@ -23,6 +23,7 @@ class Model:
 
     layers: how many of the parameters each layer has, in their order; the whole is one layer without it.
     embeddings: which of the layers, by number, are embeddings.
+    fans: the fan-in of each layer, 0 where it has none; nothing is known of them without it.
     """
 
     parameters: NDArray[np.float32]
@@ -30,6 +31,7 @@ class Model:
     layout: str
     layers: tuple[int, ...] = ()
     embeddings: tuple[int, ...] = ()
+    fans: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

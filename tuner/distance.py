@@ -13,18 +13,15 @@ from torch import Tensor
 
 from tuner.averages import Average
 from tuner.dead_time import haste
-from tuner.invariance import Invariance, normalisations
+from tuner.first_distance import first_distances
+from tuner.invariance import Invariance
 from tuner.layers import Layers, Strides
 from tuner.sparsity import Sparsity
 from tuner.sums import Sums, dot
 from tuner.target import Decision, NonFiniteGradient, State
 
-FIRST = 0.04  # d_0 in parts of the mean magnitude of x_0; by measurement, as all of these (docs/research.md)
-INITIAL = 1e-3  # d_0 where x_0 is 0: Adam's customary learning rate
-INVARIANT = 0.5  # of that where the layer's scale does not matter: all of a step turns it
-INVARIANT_BORNE = 8.0  # 1/w up to which such a layer bears a learning rate of d_0, whatever the loop says
-APART = 4.0  # a layer's own d_0 is at most this many times the whole vector's, or this part of it
-GROWTH = 0.03  # most that an estimate grows in an update, times `haste`; quicker, and the first hundred run away
+GROWTH = 0.03  # most that an estimate grows in an update, times `haste`; by measurement, as all (docs/research.md)
+INVARIANT_BORNE = 8.0  # 1/w up to which a layer whose scale does not matter bears a learning rate of d_0
 SHRINKING = 0.02  # what an estimate loses in an update where its layer has gone too far
 BELOW = 0.005  # what it loses then below d_0, where gradients are stale, and regains in an update where that is not so
 DOUBT = 2.0  # standard errors by which ⟨g, x_0 − x_v⟩ must be below 0 for that
@@ -51,19 +48,19 @@ class LearntDistance:
     not stale, d ← max(0.995 d, √w d_0) with w the mean of 1/(1 + τ), and d ← min(1.005 d, d_0) where that mean is above
     0 again.
 
-    d_0 is 0.04 times the mean magnitude of the layer's x_0, within a factor of 4 of what that is over all parameters,
-    and half as much in a layer whose scale does not matter (`Invariance`); in the scale and shift of the normalisation
-    that follows one it is no more than over all parameters. So d is of the parameters' scale, and knows nothing of the
-    loss's: both sums have it. Where a layer's gradients are sparse its steps are longer by a factor, see `Sparsity`,
-    and go by a d of at least that factor times min(d, d_0): what seldom moves must be there in few moves. In an
-    embedding it is at least 1/w times that: however stale a gradient, few of those that came between moved its rows.
+    d_0 is 0.04 times the mean magnitude of the layer's x_0, or of what is usual for its shape where that says nothing,
+    see `tuner.first_distance`. So d is of the parameters' scale, and knows nothing of the loss's: both sums have it.
+    Where a layer's gradients are sparse its steps are longer by a factor, see `Sparsity`, and go by a d of at least
+    that factor times min(d, d_0): what seldom moves must be there in few moves. In an embedding it is at least 1/w
+    times that: however stale a gradient, few of those that came between moved its rows.
 
     The decision's floor is the α of that least d, times min(1, 8 w) in a layer whose scale does not matter, not
     lengthened a second time.
 
     size: N. momentum: μ*. updates: T. layers: sizes of the layers in the flat vector; none for one. embeddings: which
-    of them are, by number. weight_decay: λ, if λx is part of the gradients. Owns x_0 and s, two vectors [N]. The
-    decision's α is the geometric mean over parameters; `strides` has each layer's in parts of it.
+    of them are, by number. fans: their fan-in, 0 where a layer has none. weight_decay: λ, if λx is part of the
+    gradients. Owns x_0 and s, two vectors [N]. The decision's α is the geometric mean over parameters; `strides` has
+    each layer's in parts of it. Raises ValueError where there are more or fewer fans than layers.
     """
 
     def __init__(
@@ -75,8 +72,12 @@ class LearntDistance:
         layers: tuple[int, ...] = (),
         weight_decay: float = 0.0,
         embeddings: tuple[int, ...] = (),
+        fans: tuple[int, ...] = (),
     ) -> None:
         self._layers = Layers(size, layers)
+        if fans and len(fans) != len(self._layers):
+            raise ValueError(f"fans: expected those of {len(self._layers)} layers, got {len(fans)}")
+        self._fans = fans
         self._decay = weight_decay
         self._momentum, self._updates = momentum, updates
         self._count = 0
@@ -162,17 +163,8 @@ class LearntDistance:
     def _begin(self) -> None:
         """Set d_0 from x_0."""
         start = torch.zeros(self._layers.size) if self._start is None else self._start
-        magnitudes = [float(part.abs().double().mean()) for part in torch.split(start, list(self._layers.sizes))]
-        whole = FIRST * sum(part * of for part, of in zip(self._parts, magnitudes, strict=True))
-        if 0.0 < whole < math.inf:
-            self._first = [min(max(FIRST * of, whole / APART), whole * APART) for of in magnitudes]
-        else:
-            self._first = [INITIAL] * len(self._layers)
         self._invariant = self._invariance.found()
-        self._first = [INVARIANT * d if of else d for d, of in zip(self._first, self._invariant, strict=True)]
-        for layer, of in enumerate(normalisations(self._invariant, self._layers, start)):
-            if of and whole > 0.0:
-                self._first[layer] = min(self._first[layer], whole)
+        self._first = first_distances(start, self._layers, self._invariant, self._fans)
         self._distances = list(self._first)
 
     def _advance(self, layer: int, towards: float, share: float) -> None:

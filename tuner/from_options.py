@@ -30,18 +30,20 @@ def build(
     layers: tuple[int, ...] = (),
     weight_decay: float = 0.0,
     embeddings: tuple[int, ...] = (),
+    fans: tuple[int, ...] = (),
 ) -> Tuner:
     """The tuner that `options` describe, for N = `size` parameters and a run of `updates`; `seed` draws the sample.
 
     layers: how many of the parameters each layer has, in their order; without it they are one layer. weight_decay: λ,
-    if λx is part of the gradients that the tuner will see. embeddings: which of the layers are. Raises ValueError for a
-    size below 1, for layers that do not add up to it, and for embeddings that are none of them.
+    if λx is part of the gradients that the tuner will see. embeddings: which of the layers are. fans: their fan-in, 0
+    where a layer has none. Raises ValueError for a size below 1, for layers that do not add up to it, for embeddings
+    that are none of them, and for another number of fans.
     """
     if size < 1:
         raise ValueError(f"size: expected at least 1 parameter, got {size}")
     guarded = options.target == "yellowfin" and options.robust
     return Tuner(
-        _target(options, size, updates, layers, weight_decay, embeddings),
+        _target(options, size, updates, layers, weight_decay, embeddings, fans),
         _loop(options),
         _estimator(options.estimator, options, size, seed),
         options.lr_factor,
@@ -58,6 +60,7 @@ def _target(
     layers: tuple[int, ...],
     weight_decay: float,
     embeddings: tuple[int, ...],
+    fans: tuple[int, ...],
 ) -> Target:
     rate, momentum, warmup = options.learning_rate, options.momentum, options.warmup
     match options.target:
@@ -69,6 +72,7 @@ def _target(
                 layers=layers,
                 weight_decay=weight_decay,
                 embeddings=embeddings,
+                fans=fans,
             )
         case "yellowfin":
             return YellowFinTarget(

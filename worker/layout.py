@@ -89,6 +89,13 @@ class Layout:
         return tuple(number for number, layer in enumerate(self._grouped) if layer[0].name in self.tables)
 
     @cached_property
+    def fans(self) -> tuple[int, ...]:
+        """The fan-in of each layer's tensor, as PyTorch counts it: elements a row, a row for each index of its first
+        dimension; 0 where a layer is nothing but vectors."""
+        tensors = (layer[0] for layer in self._grouped)
+        return tuple(tensor.size // tensor.shape[0] if len(tensor.shape) > 1 else 0 for tensor in tensors)
+
+    @cached_property
     def _grouped(self) -> list[list[Segment]]:
         """The parameters of each layer."""
         layers: list[list[Segment]] = []

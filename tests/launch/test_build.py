@@ -13,6 +13,8 @@ import pytest
 from launch import Experiment, load_experiment, simulate
 from launch.build import checkpoint_bytes, initial_model, make_server, make_task
 from psserver.errors import CheckpointError, SharedMemoryError
+from tuner.distance import schedule
+from tuner.first_distance import FIRST
 
 SMALL = ["task.arguments={size=50}", "train.updates=8", "server.shared_memory=false", "checkpoint.every=4"]
 
@@ -39,6 +41,42 @@ def test_the_tuner_is_told_which_layers_are_embeddings() -> None:
     server, _ = build(experiment, None)
     assert server.state_dict()["tuner"]["target"]["sparsity"]["embeddings"] == [0, 1]
     server.close()
+
+
+def test_the_tuner_is_told_of_the_fan_in_of_every_layer() -> None:
+    experiment = load_experiment("digits_async16", [*SMALL[1:], *DEFAULT])
+    model, layout = initial_model(experiment, make_task(experiment))
+    assert model.fans == layout.fans == (9, 144, 512, 32), "3 x 3, 16 times that, and what the linear layers take"
+
+
+AT_NOTHING = """
+import torch
+from torch import nn
+from worker import Task
+
+
+def model():
+    linear = nn.Linear(64, 10)
+    nn.init.zeros_(linear.weight)
+    nn.init.zeros_(linear.bias)
+    return nn.Sequential(linear)
+
+
+def batches(shard):
+    while True:
+        yield torch.ones(4, 64), torch.zeros(4, dtype=torch.long)
+
+
+def task():
+    return Task(model=model, loss=lambda m, rows: nn.functional.cross_entropy(m(rows[0]), rows[1]), batches=batches)
+"""
+
+
+def test_weights_that_start_at_nothing_step_by_what_their_shape_is_worth(tmp_path: Path) -> None:
+    (tmp_path / "at_nothing.py").write_text(AT_NOTHING)
+    (tmp_path / "at_nothing.toml").write_text('[task]\nfunction = "at_nothing.py:task"\n[train]\nworkers = 1\n')
+    run = simulate(load_experiment(tmp_path / "at_nothing.toml", ["train.updates=3", *DEFAULT]), tmp_path / "run")
+    assert run.metrics[0]["learning_rate"] == pytest.approx(FIRST / 16 * schedule(0, 3), rel=1e-5)
 
 
 def test_a_server_without_a_folder_writes_nothing() -> None:

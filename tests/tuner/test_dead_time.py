@@ -12,7 +12,8 @@ import torch
 
 from tuner.both import FASTEST_DOWN, FASTEST_UP, Both
 from tuner.dead_time import BORNE, haste
-from tuner.distance import GROWTH, INITIAL, LearntDistance
+from tuner.distance import GROWTH, LearntDistance
+from tuner.first_distance import INITIAL
 
 
 def test_up_to_twenty_workers_in_turn_nothing_is_held_back() -> None:

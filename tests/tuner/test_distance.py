@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from tests.tuner.telling import SIZE, told
-from tuner.distance import FIRST, GROWTH, INITIAL, SHRINKING, LearntDistance, schedule
+from tuner.distance import GROWTH, SHRINKING, LearntDistance, schedule
+from tuner.first_distance import FIRST, INITIAL
 from tuner.sparsity import DENSE
 from tuner.target import Decision, NonFiniteGradient
 

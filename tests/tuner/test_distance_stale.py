@@ -8,7 +8,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from tuner.distance import BELOW, FIRST, MEMORY, LearntDistance, schedule
+from tuner.distance import BELOW, MEMORY, LearntDistance, schedule
+from tuner.first_distance import FIRST
 from tuner.target import Decision
 
 SIZE, KNOWN = 12, 20  # KNOWN: updates before standard errors are believed

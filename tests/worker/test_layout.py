@@ -68,6 +68,18 @@ def test_embeddings_are_told_by_their_module_and_one_that_has_another_use_is_non
     assert Layout.of(nn.Embedding(3, 4)).embeddings == (0,)
 
 
+def test_the_fan_in_of_a_layer_is_as_pytorch_counts_it() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ConvTranspose2d(4, 6, 2), nn.Linear(6, 2), nn.Embedding(5, 7)
+    )
+    assert Layout.of(model).fans == (27, 0, 24, 6, 7)
+    weights = [parameter for parameter in model.parameters() if parameter.dim() > 1]
+    assert [nn.init._calculate_correct_fan(weight, "fan_in") for weight in weights] == [27, 24, 6, 7]
+    alone = nn.Module()
+    alone.scale = nn.Parameter(torch.tensor(1.0))
+    assert Layout.of(alone).fans == (0,)
+
+
 def test_a_frozen_embedding_is_no_layer() -> None:
     model = Reader(tied=False)
     model.token.requires_grad_(False)

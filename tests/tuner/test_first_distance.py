@@ -1,4 +1,4 @@
-"""Where the distance target starts in each layer: from its magnitude, and shorter beside a normalisation."""
+"""Where the distance target starts in each layer: from its magnitude and shape, and shorter beside a normalisation."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from tests.tuner.telling import SIZE, told
-from tuner.distance import FIRST, INVARIANT, LearntDistance, schedule
+from tuner.distance import LearntDistance, schedule
+from tuner.first_distance import APART, FIRST, INVARIANT, SMALL, first_distances, magnitudes
+from tuner.layers import Layers
 
 
 def test_layers_start_with_their_own_magnitude_within_a_factor_of_four_of_the_whole() -> None:
@@ -19,6 +21,55 @@ def test_layers_start_with_their_own_magnitude_within_a_factor_of_four_of_the_wh
     assert decision.strides is not None
     rates = [decision.learning_rate * factor for factor in decision.strides.factors]
     assert rates == pytest.approx([d * schedule(1, 10) for d in target.distances], rel=1e-12)
+
+
+USUAL = (1 / 16, 1 / 4)
+"""The mean magnitudes of PyTorch's weights with fan-ins of 64 and 4."""
+
+
+@pytest.mark.parametrize(
+    ("own", "counted"),
+    [
+        ((0.0, 0.0), USUAL),
+        ((0.0, 1.0), (USUAL[0], 1.0)),
+        ((0.001, 0.2), (SMALL * USUAL[0], 0.2)),
+        ((0.04, 0.0), (0.04, USUAL[1])),
+    ],
+)
+def test_what_starts_at_nothing_or_at_little_counts_by_its_shape(
+    own: tuple[float, float], counted: tuple[float, float]
+) -> None:
+    start = torch.cat([torch.full((20,), of) for of in own])
+    assert magnitudes(start, Layers(SIZE, (20, 20)), (64, 4)) == pytest.approx(counted, rel=1e-6)
+    assert magnitudes(start, Layers(SIZE, (20, 20))) == pytest.approx(own, rel=1e-6), "no shapes: as they are"
+    assert magnitudes(start, Layers(SIZE, (20, 20)), (0, 0)) == pytest.approx(own, rel=1e-6), "vectors: as they are"
+
+
+def test_what_a_layer_counts_as_is_in_the_mean_of_all() -> None:
+    layers = Layers(SIZE, (30, 10))
+    of = (1 / 16, 0.001)
+    start = torch.cat((torch.zeros(30), torch.full((10,), 0.001)))
+    whole = FIRST * (0.75 * of[0] + 0.25 * of[1])
+    assert first_distances(start, layers, [False, False], (64, 0)) == pytest.approx(
+        [FIRST * of[0], whole / APART], rel=1e-6
+    )
+
+
+@pytest.mark.parametrize("shape", [(10, 64), (8, 4, 3, 3), (50, 16)])
+def test_pytorchs_own_start_is_left_as_it_is(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    weight = torch.empty(shape)
+    torch.nn.init.kaiming_uniform_(weight, a=5**0.5)
+    layers, fans = Layers(weight.numel()), (weight.numel() // shape[0],)
+    own = magnitudes(weight.flatten(), layers)
+    assert magnitudes(weight.flatten(), layers, fans) == own
+    at_nothing = magnitudes(torch.zeros(weight.numel()), layers, fans)
+    assert at_nothing == pytest.approx(own, rel=0.05)
+
+
+def test_fans_are_those_of_the_layers() -> None:
+    with pytest.raises(ValueError, match="fans: expected those of 2 layers, got 1"):
+        LearntDistance(SIZE, momentum=0.9, updates=10, layers=(20, 20), fans=(64,))
 
 
 def test_a_layer_whose_scale_does_not_matter_starts_at_half_of_that() -> None:
