@@ -26,7 +26,7 @@ SHRINKING = 0.02  # what an estimate loses in an update where its layer has gone
 BELOW = 0.005  # what it loses then below d_0, where gradients are stale, and regains in an update where that is not so
 DOUBT = 2.0  # standard errors by which ⟨g, x_0 − x_v⟩ must be below 0 for that
 MEMORY = 0.98  # decay of all sums and averages: what the last fifty gradients say, not the first hundred
-WARMUP = 40  # updates of linear warm-up
+WARMUP, MOST = 40, 0.1  # updates of linear warm-up, and how much of a short run they may be
 ROUNDS = 2.5  # gradients of every worker that it takes at least: the first is of x_0 in all, and they add up
 POWER = 1.5  # the learning rate falls as (1 − t/T)^1.5 over the run's T updates
 
@@ -34,7 +34,8 @@ POWER = 1.5  # the learning rate falls as (1 − t/T)^1.5 over the run's T updat
 class LearntDistance:
     """α_t = d_t · min(1, (t+1)/W) · (1 − t/T)^1.5 in each layer, for a rule whose steps are as long as α everywhere.
 
-    W is 40 or, if that is more, 2.5 (1 + E[τ]) with the mean staleness: 2.5 rounds of workers in turn.
+    W is the smaller of 40 and T/10 or, if that is more, 2.5 (1 + E[τ]) with the mean staleness: 2.5 rounds of workers in
+    turn.
     d estimates the largest distance of any of the layer's coordinates to the optimum. With k = 0.02 (d/d_0)² α_t/d
     and g the gradient that was computed at version v, which must still be known (or a replay would count otherwise):
 
@@ -264,4 +265,5 @@ class LearntDistance:
 def schedule(t: int, updates: int, stale: float = 0.0) -> float:
     """`min(1, (t+1)/W) (1 − t/T)^1.5` for update number t of T, from 0, with a mean staleness; 0 from T on."""
     left = max(0.0, 1.0 - t / updates)
-    return float(min(1.0, (t + 1) / max(WARMUP, ROUNDS * (1.0 + stale))) * left**POWER)
+    warmup = max(min(WARMUP, MOST * updates), ROUNDS * (1.0 + stale))
+    return float(min(1.0, (t + 1) / warmup) * left**POWER)

@@ -135,6 +135,18 @@ def test_the_schedule_by_hand() -> None:
     assert rising == pytest.approx([(t + 1) / 40 for t in range(40)], rel=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("updates", "stale", "warmup"), [(400, 0.0, 40), (100, 0.0, 10), (100, 3.0, 10), (20, 3.0, 10)]
+)
+def test_a_short_run_warms_up_for_a_tenth_of_it_or_two_and_a_half_rounds(
+    updates: int, stale: float, warmup: int
+) -> None:
+    falling = [(1 - t / updates) ** 1.5 for t in range(updates)]
+    rising = [min(1.0, (t + 1) / warmup) for t in range(updates)]
+    expected = [up * down for up, down in zip(rising, falling, strict=True)]
+    assert [schedule(t, updates, stale) for t in range(updates)] == pytest.approx(expected, rel=1e-12)
+
+
 def test_the_estimate_by_hand() -> None:
     """Three updates of one coordinate, with everything written out."""
     target = LearntDistance(1, momentum=0.0, updates=10**9)
@@ -217,8 +229,9 @@ def test_where_gradients_are_sparse_steps_are_longer_and_distances_are_not(stale
     assert target.distances == pytest.approx((FIRST, FIRST), rel=1e-6)
     assert decision.strides is not None
     rates = [decision.learning_rate * stride for stride in decision.strides.factors]
-    assert rates == pytest.approx([FIRST * schedule(0, 10), factor**2 * FIRST * schedule(0, 10)], rel=1e-6)
-    assert decision.floor == pytest.approx(FIRST * factor**0.5 * schedule(0, 10), rel=1e-6)
+    share = schedule(0, 10, staleness)
+    assert rates == pytest.approx([FIRST * share, factor**2 * FIRST * share], rel=1e-6)
+    assert decision.floor == pytest.approx(FIRST * factor**0.5 * share, rel=1e-6)
 
 
 def test_a_distance_beyond_what_sparsity_alone_asks_for_is_gone_by_itself() -> None:

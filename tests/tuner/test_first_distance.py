@@ -102,7 +102,8 @@ def test_an_embedding_starts_as_many_times_as_far_as_gradients_are_stale(stalene
     assert target.distances == pytest.approx((FIRST, FIRST), rel=1e-6), "its estimate is as any other's"
     assert decision.strides is not None
     rates = [decision.learning_rate * factor for factor in decision.strides.factors]
-    assert rates == pytest.approx([(1 + staleness) * FIRST * schedule(0, 10), FIRST * schedule(0, 10)], rel=1e-6)
+    share = schedule(0, 10, staleness)
+    assert rates == pytest.approx([(1 + staleness) * FIRST * share, FIRST * share], rel=1e-6)
     assert decision.floor == pytest.approx(decision.learning_rate, rel=1e-6)
 
 
