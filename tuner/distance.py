@@ -35,7 +35,9 @@ class LearntDistance:
     """α_t = d_t · min(1, (t+1)/W) · (1 − t/T)^1.5 in each layer, for a rule whose steps are as long as α everywhere.
 
     W is the smaller of 40 and T/10 or, if that is more, 2.5 (1 + E[τ]) with the mean staleness: 2.5 rounds of workers
-    in turn. d estimates the largest distance of any of the layer's coordinates to the optimum. With k = 0.02 (d/d_0)² α_t/d
+    in turn.
+
+    d estimates the largest distance of any of the layer's coordinates to the optimum. With k = 0.02 (d/d_0)² α_t/d
     and g the gradient that was computed at version v, which must still be known (or a replay would count otherwise):
 
         r ← 0.98 r + k ⟨g, x_0 − x_v⟩,   s ← 0.98 s + k g,   d ← max(d, min(r / ‖s‖₁, (1 + 0.03 q) d)),
