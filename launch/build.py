@@ -20,6 +20,7 @@ from psserver import (
 )
 from psserver.errors import CheckpointError
 from psserver.rules import state_vectors
+from psserver.soap import matrix_values
 from tuner import Tuner
 from tuner import build as build_tuner
 from worker import Evaluator, Task, load_task
@@ -45,7 +46,8 @@ def initial_model(experiment: Experiment, task: Task) -> tuple[Model, Layout]:
     layout = Layout.of(module)
     buffers = layout.flatten_buffers(module).numpy().copy()
     parameters = layout.flatten(module).numpy().copy()
-    return Model(parameters, buffers, layout.digest, layout.layers, layout.embeddings, layout.fans), layout
+    known = layout.layers, layout.embeddings, layout.fans, layout.tensors
+    return Model(parameters, buffers, layout.digest, *known), layout
 
 
 def make_tuner(experiment: Experiment, size: int, of: Model | Layout) -> Tuner:
@@ -91,8 +93,8 @@ def make_server(
 def checkpoint_bytes(experiment: Experiment, model: Model) -> int:
     """At least as many as a checkpoint of the run takes.
 
-    Two versions, at most two vectors of the tuner's target, the rule's; and the sampled coordinates of the versions
-    that each estimator, and YellowFin's guard, remembers.
+    Two versions, at most two vectors of the tuner's target, the rule's, and its matrices; and the sampled coordinates
+    of the versions that each estimator, and YellowFin's guard, remembers.
     """
     size, train, tuner = model.parameters.size, experiment.train, experiment.tuner
     vectors = 4 + state_vectors(experiment.rule, experiment.server.sources(train.workers))
@@ -100,7 +102,8 @@ def checkpoint_bytes(experiment: Experiment, model: Model) -> int:
     versions = remembering * min(tuner.history, train.updates + 1)
     sampled = min(tuner.sample or size, size)
     # A coordinate's number takes two float32 values; the rest is in the header.
-    return 4 * (vectors * size + (versions + 2 * remembering) * sampled + model.buffers.size) + (1 << 20)
+    matrices = matrix_values(experiment.rule, model.tensors) if experiment.rule.name == "soap" else 0
+    return 4 * (matrices + vectors * size + (versions + 2 * remembering) * sampled + model.buffers.size) + (1 << 20)
 
 
 def _state(run_dir: Path, model: Model) -> dict[str, Any]:

@@ -149,11 +149,11 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _rule_fits_the_target(self) -> Self:
-        if self.tuner.target == "distance" and self.rule.name not in ("adam", "adamw"):
+        if self.tuner.target == "distance" and self.rule.name not in ("soap", "adam", "adamw"):
             raise ValueError(
                 "tuner.target: expected one that fits rule.name "
                 f"{self.rule.name!r} (yellowfin, constant, step or cosine), got 'distance', which sets the length of "
-                "a step as adam and adamw have it; choose another target, or another rule"
+                "a step as soap, adam and adamw have it; choose another target, or another rule"
             )
         return self
 

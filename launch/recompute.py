@@ -16,7 +16,7 @@ from launch.process import worker_threads
 from launch.trace import ArrivalRow
 from psserver.gate import Contribution, all_finite, mean_curvature, mean_distance, mean_gradient
 from psserver.metrics import Arrival
-from psserver.rules import make_rule
+from psserver.rules import Rule, make_rule
 from psserver.trajectory import Trajectory
 from psserver.update import Update, Updater
 from tuner import NonFiniteGradient
@@ -57,7 +57,7 @@ class Recomputation:
         self.notes: list[str] = []
         self.gradients = 0
         self.tuner = make_tuner(experiment, self.layout.size, self.layout)
-        self.rule = make_rule(rule, self.layout.size, experiment.server.sources(train.workers))
+        self.rule = self._make_rule(experiment)
         self.trajectory = Trajectory(model.parameters, version=0, slots=3, directory=None)
         self._updater = Updater(self.trajectory, self.rule, self.tuner, rule.gradient_decay)
         self.tuner.record(0, self.trajectory.current.tensor)
@@ -68,6 +68,10 @@ class Recomputation:
         self._outs: list[Tensor] = []
         self._uses = Counter(row.version for row in rows)
         self._keep()
+
+    def _make_rule(self, experiment: Experiment) -> Rule:
+        sources = experiment.server.sources(experiment.train.workers)
+        return make_rule(experiment.rule, self.layout.size, sources, self.layout.tensors)
 
     @property
     def synchronous(self) -> bool:
@@ -83,7 +87,7 @@ class Recomputation:
         if experiment == before:
             return
         train, rule, tuner = experiment.train, self.rule.state_dict(), self.tuner.state_dict()
-        self.rule = make_rule(experiment.rule, self.layout.size, experiment.server.sources(train.workers))
+        self.rule = self._make_rule(experiment)
         self.rule.load_state_dict(rule)
         self.tuner = make_tuner(experiment, self.layout.size, self.layout)
         self.tuner.load_state_dict(tuner)

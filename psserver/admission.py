@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from psserver.eigenbasis import Placed
 from psserver.errors import SharedMemoryError
 from psserver.journal import Journal
 from psserver.members import Member, Members
@@ -24,6 +25,7 @@ class Model:
     layers: how many of the parameters each layer has, in their order; the whole is one layer without it.
     embeddings: which of the layers, by number, are embeddings.
     fans: the fan-in of each layer, 0 where it has none; nothing is known of them without it.
+    tensors: where each tensor of two dimensions or more begins, and its shape; embeddings' are left out.
     """
 
     parameters: NDArray[np.float32]
@@ -32,6 +34,7 @@ class Model:
     layers: tuple[int, ...] = ()
     embeddings: tuple[int, ...] = ()
     fans: tuple[int, ...] = ()
+    tensors: tuple[Placed, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ RuleName = Literal[
     "adagrad",
     "adam",
     "adamw",
+    "soap",
     "dana_slim",
     "ormo",
     "schedule_free_sgd",
@@ -31,17 +32,23 @@ class RuleOptions:
     """Which update rule turns a gradient into a new version.
 
     name:         "momentum_sgd" or "nesterov"; "rmsprop" or "adagrad", which are the methods as published when the
-                  momentum is 0; "adam" or "adamw", whose β1 is the momentum. Against staleness: "dana_slim", Nesterov's
-                  method with a momentum for each worker, which the server keeps (a vector a worker); "ormo", whose
-                  momentum has the gradients in the order in which they were asked for. Without a schedule:
-                  "schedule_free_sgd" or "schedule_free_adamw", whose β is the momentum; "prodigy", Adam that finds its
-                  learning rate, of which the tuner's is a multiple (tuner.learning_rate = 1 is the method).
+                  momentum is 0; "adam" or "adamw", whose β1 is the momentum; "soap", Adam in the eigenbasis of what
+                  each tensor's gradients have been. Against staleness: "dana_slim", Nesterov's method with a momentum
+                  for each worker, which the server keeps (a vector a worker); "ormo", whose momentum has the gradients
+                  in the order in which they were asked for. Without a schedule: "schedule_free_sgd" or
+                  "schedule_free_adamw", whose β is the momentum; "prodigy", Adam that finds its learning rate, of which
+                  the tuner's is a multiple (tuner.learning_rate = 1 is the method).
     weight_decay: λ of the λx that is added to every gradient before anything looks at it; for adamw,
                   schedule_free_adamw and prodigy of the αλx that an update takes, which no gradient shows.
     rho:          decay ρ of RMSProp's second moment.
     beta2:        decay β2 of Adam's second moment, and of schedule_free_adamw's and prodigy's. The customary 0.999 is
                   slower to follow a loss that falls; 0.95 by measurement (docs/research.md).
     epsilon:      ε, added to the root of a second moment.
+    shampoo_beta: decay of the products of gradients whose eigenvectors are soap's basis.
+    precondition_every: updates between two such bases of a tensor.
+    precondition_limit: most rows, or columns, that share a basis; where there are more, they have several.
+    precondition_values: most parameters whose gradients are turned into one, the smallest tensors first; what is
+                  beyond them is Adam's. It bounds what an update costs.
     staleness:    what is done about a gradient's staleness τ, with any rule: "none"; "inverse", which divides the
                   learning rate by max(τ, 1); "delay-compensated", which adds λ g² (x_t − x_v) to the gradient g, x_v
                   being where it was computed; "gap-aware", which divides g by 1 + |x_t − x_v| / C, C a usual step.
@@ -60,6 +67,10 @@ class RuleOptions:
     rho: float = 0.99
     beta2: float = 0.95
     epsilon: float = 1e-8
+    shampoo_beta: float = 0.98
+    precondition_every: int = 10
+    precondition_limit: int = 64
+    precondition_values: int = 2_000_000
     staleness: Literal["none", "inverse", "delay-compensated", "gap-aware", "threshold"] = "none"
     compensation: float = 0.04
     gap_decay: float = 0.999
@@ -74,6 +85,10 @@ class RuleOptions:
         _need(0 <= self.rho < 1, "rho", "a number in [0, 1)", self.rho)
         _need(0 <= self.beta2 < 1, "beta2", "a number in [0, 1)", self.beta2)
         _need(self.epsilon > 0, "epsilon", "a number above 0", self.epsilon)
+        _need(0 <= self.shampoo_beta < 1, "shampoo_beta", "a number in [0, 1)", self.shampoo_beta)
+        _need(self.precondition_every >= 1, "precondition_every", "1 or more updates", self.precondition_every)
+        _need(self.precondition_limit >= 1, "precondition_limit", "1 or more rows", self.precondition_limit)
+        _need(self.precondition_values >= 0, "precondition_values", "0 or more parameters", self.precondition_values)
         _need(self.compensation >= 0, "compensation", "a number of at least 0", self.compensation)
         _need(0 <= self.gap_decay < 1, "gap_decay", "a number in [0, 1)", self.gap_decay)
         _need(self.initial_distance > 0, "initial_distance", "a number above 0", self.initial_distance)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from collections.abc import Sequence
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from torch import Tensor
 
@@ -38,3 +39,12 @@ class Layered:
     """A rule whose learning rate may differ between layers: `strides` is set before `begin`; None for α everywhere."""
 
     strides: Strides | None = None
+
+
+@runtime_checkable
+class Whole(Protocol):
+    """A rule that must see some parts of the vector whole: no block that it is given has less of one than all."""
+
+    @property
+    def whole(self) -> Sequence[slice]:
+        """Those parts, in their order."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from torch import Tensor
 
 from psserver.adaptive import Adagrad, Adam, AdamW, RMSProp
 from psserver.dana import DanaSlim
+from psserver.eigenbasis import Placed
 from psserver.gap import GapAware
 from psserver.momentum import MomentumSGD, Nesterov
 from psserver.options import RuleOptions
@@ -16,6 +17,7 @@ from psserver.ormo import OrMo
 from psserver.prodigy import Prodigy
 from psserver.rule_state import State
 from psserver.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
+from psserver.soap import Soap
 from psserver.staleness import DelayCompensated, InverseRate
 
 
@@ -45,12 +47,13 @@ class Rule(Protocol):
         """Continue from `state`."""
 
 
-def make_rule(options: RuleOptions, size: int, workers: int = 1) -> Rule:
+def make_rule(options: RuleOptions, size: int, workers: int = 1, tensors: Sequence[Placed] = ()) -> Rule:
     """The rule that `[rule]` names, for a vector of `size` values, with the correction for staleness it names.
 
     workers: of how many it sees gradients; a synchronous round is one's. "threshold" is for `Intake` to keep.
+    tensors: where those of two dimensions or more lie, for a rule that knows of them; all is one vector without.
     """
-    rule = _plain_rule(options, size, workers)
+    rule = _plain_rule(options, size, workers, tensors)
     match options.staleness:
         case "none" | "threshold":
             return rule
@@ -62,7 +65,7 @@ def make_rule(options: RuleOptions, size: int, workers: int = 1) -> Rule:
             return GapAware(rule, size, options.gap_decay, options.epsilon)
 
 
-def _plain_rule(options: RuleOptions, size: int, workers: int) -> Rule:
+def _plain_rule(options: RuleOptions, size: int, workers: int, tensors: Sequence[Placed]) -> Rule:
     match options.name:
         case "momentum_sgd":
             return MomentumSGD()
@@ -76,6 +79,8 @@ def _plain_rule(options: RuleOptions, size: int, workers: int) -> Rule:
             return Adam(size, options)
         case "adamw":
             return AdamW(size, options)
+        case "soap":
+            return Soap(size, options, tensors)
         case "dana_slim":
             return DanaSlim(size)
         case "ormo":
@@ -91,7 +96,8 @@ def _plain_rule(options: RuleOptions, size: int, workers: int) -> Rule:
 def state_vectors(options: RuleOptions, workers: int = 1) -> int:
     """How many vectors of N float32 values the rule adds to a checkpoint, with its correction for staleness.
 
-    workers: as in `make_rule`. DANA-Slim adds two for each, of which the second is as long as the tuner's sample.
+    workers: as in `make_rule`. SOAP's matrices come on top (`soap.matrix_values`). DANA-Slim adds two for each, of
+    which the second is as long as the tuner's sample.
     """
     gap = int(options.staleness == "gap-aware")
     match options.name:
@@ -99,7 +105,7 @@ def state_vectors(options: RuleOptions, workers: int = 1) -> int:
             return gap
         case "nesterov" | "rmsprop" | "adagrad" | "ormo" | "schedule_free_sgd":
             return gap + 1
-        case "adam" | "adamw" | "schedule_free_adamw":
+        case "adam" | "adamw" | "soap" | "schedule_free_adamw":
             return gap + 2
         case "prodigy":
             return gap + 4

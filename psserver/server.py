@@ -75,7 +75,7 @@ class ParameterServer:
         )
         buffers = resume["buffers"] if resume else torch.from_numpy(model.buffers.copy())
         self._handout = Handout(self.trajectory, self._gate, self.members, buffers)
-        self._rule = make_rule(rule, self.size, self.options.sources(plan.workers))
+        self._rule = make_rule(rule, self.size, self.options.sources(plan.workers), model.tensors)
         updater = Updater(self.trajectory, self._rule, tuner, rule.gradient_decay)
         bound, threshold = self.options.max_staleness, rule.discards_from
         self._intake = Intake(updater, self._gate, self.journal, self.session, bound, threshold)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Literal, Protocol
@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from psserver.rule_state import Attributed, Layered
+from psserver.rule_state import Attributed, Layered, Whole
 from psserver.rules import Rule
 from psserver.staleness import Corrected
 from psserver.trajectory import Trajectory
@@ -94,9 +94,9 @@ class Updater:
         self._layered = plain if isinstance(plain, Layered) else None
         self._compensates = self._correction is not None and self._correction.compensates
         size = trajectory.current.tensor.numel()
-        self._blocks = [slice(start, min(start + BLOCK, size)) for start in range(0, size, BLOCK)]
-        self._decayed = torch.empty(min(BLOCK, size))
-        self._scratch = torch.empty(min(BLOCK, size))
+        self._blocks = blocks(size, plain.whole if isinstance(plain, Whole) else ())
+        longest = max(block.stop - block.start for block in self._blocks)
+        self._decayed, self._scratch = torch.empty(longest), torch.empty(longest)
         self._newest: tuple[int, Tensor] | None = None
 
     def lacks(self, computed_at: int) -> bool:
@@ -196,3 +196,21 @@ class Updater:
         if self._weight_decay:
             sampled = torch.add(sampled, here, alpha=self._weight_decay)
         return self.rule.applied(sampled * settings.scale, here, self.tuner.sample)
+
+
+def blocks(size: int, whole: Sequence[slice] = ()) -> list[slice]:
+    """Consecutive blocks of a vector, of `BLOCK` values, or less where one of the `whole` parts would be cut.
+
+    whole: parts in their order, none overlapping another; a longer one is a block by itself.
+    """
+    found, start, parts = [], 0, list(whole)
+    while start < size:
+        end = min(start + BLOCK, size)
+        while parts and parts[0].stop <= start:
+            parts.pop(0)
+        cut = next((part for part in parts if part.start < end < part.stop), None)
+        if cut is not None:
+            end = cut.start if cut.start > start else cut.stop
+        found.append(slice(start, end))
+        start = end
+    return found

@@ -96,6 +96,11 @@ class Layout:
         return tuple(tensor.size // tensor.shape[0] if len(tensor.shape) > 1 else 0 for tensor in tensors)
 
     @cached_property
+    def tensors(self) -> tuple[tuple[int, tuple[int, ...]], ...]:
+        """Where each tensor of two dimensions or more begins, and its shape; embeddings' are left out."""
+        return tuple((s.offset, s.shape) for s in self.parameters if len(s.shape) > 1 and s.name not in self.tables)
+
+    @cached_property
     def _grouped(self) -> list[list[Segment]]:
         """The parameters of each layer."""
         layers: list[list[Segment]] = []

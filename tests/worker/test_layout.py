@@ -80,6 +80,15 @@ def test_the_fan_in_of_a_layer_is_as_pytorch_counts_it() -> None:
     assert Layout.of(alone).fans == (0,)
 
 
+def test_tensors_of_two_dimensions_or_more_are_found_in_their_places_and_embeddings_are_not() -> None:
+    layout = Layout.of(net())
+    for offset, shape in layout.tensors:
+        assert any((s.offset, s.shape) == (offset, shape) for s in layout.parameters)
+    assert [shape for _, shape in layout.tensors] == [s.shape for s in layout.parameters if len(s.shape) > 1] != []
+    assert [shape for _, shape in Layout.of(Reader(tied=False)).tensors] == [(7, 4)], "the scores"
+    assert [shape for _, shape in Layout.of(Reader(tied=True)).tensors] == [(7, 4)], "the tokens, which score, too"
+
+
 def test_a_frozen_embedding_is_no_layer() -> None:
     model = Reader(tied=False)
     model.token.requires_grad_(False)

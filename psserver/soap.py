@@ -1,0 +1,124 @@
+"""SOAP: Adam in the eigenbasis of Shampoo's preconditioner, for every tensor of two dimensions or more."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from psserver.adaptive import Adam
+from psserver.eigenbasis import Eigenbasis, Placed, Side, sides
+from psserver.options import RuleOptions
+from psserver.rule_state import State, restore
+
+
+class Soap(Adam):
+    """`Adam` on gradients turned into the eigenbasis Q of their own second moments, and its step turned back.
+
+    Of each tensor G, with G' = Q_1ᵀ G Q_2 and so on for more dimensions,
+
+        m ← β1 m + (1 − β1) G',   v ← β2 v + (1 − β2) G'²,   X ← X − α Q_1 (m̂ / (√v̂ + ε)) Q_2ᵀ,
+
+    m and v in that basis. Q_k has the eigenvectors of a running mean of G_(k) G_(k)ᵀ, anew every `precondition_every`
+    updates, a tensor later than another; m is then turned with it, v as if its coordinates were independent (see
+    `Eigenbasis`). As with Adam, a step is as long as α per coordinate in the mean, it is linear in the gradient, which
+    the measurement of total momentum needs, and m and v come from gradients of any staleness. Vectors, and tensors
+    that are not told of (embeddings), are Adam's.
+
+    tensors: where those to be turned lie. Keeps, besides m and v, G', room for a step, and two matrices for every block
+    of a dimension. Source: Vyas et al. (2024), SOAP, algorithm 3, after Gupta, Koren and Singer (2018), Shampoo; here
+    for each dimension of a convolution, and with m in the basis.
+    """
+
+    def __init__(self, size: int, options: RuleOptions, tensors: Sequence[Placed] = ()) -> None:
+        super().__init__(size, options)
+        turned = _turned(options, tensors)
+        room = sum(side.values for _, found in turned for side in found)
+        self._products, self._bases = torch.zeros(room), torch.zeros(room)
+        self._eigenbases, start = [], 0
+        for part, found in turned:
+            end = start + sum(side.values for side in found)
+            self._eigenbases.append(Eigenbasis(part, found, self._products[start:end], self._bases[start:end]))
+            start = end
+        self._gradient, self._applied = torch.zeros(size), torch.empty(size)
+        self._within: dict[int, list[tuple[int, Eigenbasis]]] = {}
+
+    @property
+    def whole(self) -> list[slice]:
+        """The tensors, which a block has whole or not at all; in their order."""
+        return [eigenbasis.part for eigenbasis in self._eigenbases]
+
+    def apply(self, block: slice, new: Tensor, x: Tensor, previous: Tensor, gradient: Tensor, scratch: Tensor) -> None:
+        """Advance moments and bases, and write one block of x_{t+1}."""
+        turned, options = self._gradient[block], self._options
+        turned.copy_(gradient)
+        tensors = self._of(block)
+        for number, tensor in tensors:
+            mine = _shifted(tensor.part, -block.start)
+            tensor.learn(gradient[mine], options.shampoo_beta)
+            if self._count >= options.precondition_every and (self._count + number) % options.precondition_every == 0:
+                tensor.refresh(self._first[tensor.part], self._second[tensor.part])
+            turned[mine] = tensor.into(gradient[mine])
+        step = self._step
+        first, second = self._first[block], self._second[block]
+        first.mul_(step.beta1).add_(turned, alpha=1.0 - step.beta1)
+        second.mul_(step.beta2).addcmul_(turned, turned, value=1.0 - step.beta2)
+        self._divided(first, second, scratch)
+        for _, tensor in tensors:
+            mine = _shifted(tensor.part, -block.start)
+            scratch[mine] = tensor.out(scratch[mine])
+        for part, factor in self.strides.pieces(block) if self.strides is not None else ():
+            scratch[part].mul_(factor)
+        torch.add(x, scratch, alpha=-step.learning_rate * step.first_correction, out=new)
+
+    def applied(self, gradient: Tensor, x: Tensor, sample: Callable[[Tensor], Tensor]) -> Tensor:
+        """(1 − β1) of the newest gradient, preconditioned: what α multiplies in displacement form."""
+        found = self._divided(self._gradient, self._second, self._applied)
+        for tensor in self._eigenbases:
+            found[tensor.part] = tensor.out(found[tensor.part])
+        return sample(found).mul_((1.0 - self._step.beta1) * self._step.first_correction)
+
+    def _divided(self, numerator: Tensor, second: Tensor, out: Tensor) -> Tensor:
+        """Numerator / (√v̂ + ε)."""
+        torch.sqrt(second, out=out)
+        out.mul_(self._step.second_correction).add_(self._step.epsilon)
+        return torch.div(numerator, out, out=out)
+
+    def _of(self, block: slice) -> list[tuple[int, Eigenbasis]]:
+        """The tensors in a block, with their numbers."""
+        if block.start not in self._within:
+            numbered = enumerate(self._eigenbases)
+            self._within[block.start] = [(i, t) for i, t in numbered if block.start <= t.part.start < block.stop]
+        return self._within[block.start]
+
+    def state_dict(self) -> State:
+        """Adam's, and the matrices of all tensors one after another."""
+        return {**super().state_dict(), "products": self._products, "bases": self._bases}
+
+    def load_state_dict(self, state: State) -> None:
+        """Continue bit for bit."""
+        super().load_state_dict(state)
+        restore(self._products, state, "products")
+        restore(self._bases, state, "bases")
+
+
+def matrix_values(options: RuleOptions, tensors: Sequence[Placed]) -> int:
+    """How many float32 values the matrices of these tensors add to a checkpoint."""
+    return 2 * sum(side.values for _, found in _turned(options, tensors) for side in found)
+
+
+def _turned(options: RuleOptions, tensors: Sequence[Placed]) -> list[tuple[slice, tuple[Side, ...]]]:
+    """The elements and the sides of those tensors that are turned, in their order."""
+    found, left = [], options.precondition_values
+    for offset, shape in sorted(tensors, key=lambda tensor: (math.prod(tensor[1]), tensor[0])):
+        size, some = math.prod(shape), sides(shape, options.precondition_limit)
+        if some and size <= left:
+            found.append((slice(offset, offset + size), some))
+            left -= size
+    return sorted(found, key=lambda tensor: tensor[0].start)
+
+
+def _shifted(part: slice, by: int) -> slice:
+    return slice(part.start + by, part.stop + by)
