@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from psserver import RuleOptions
+from psserver.eigenbasis import Placed
 from psserver.rules import make_rule
 from psserver.trajectory import Trajectory
 from psserver.update import Updater
@@ -28,7 +29,8 @@ SETTINGS = {
         RuleOptions("momentum_sgd"),
         TunerOptions(target="yellowfin", loop="closed"),
     ),
-    "the default (adam, distance, both)": (RuleOptions(), TunerOptions()),
+    "adam, distance, both": (RuleOptions("adam"), TunerOptions()),
+    "the default (soap, distance, both)": (RuleOptions(), TunerOptions()),
 }
 """What a row is called -> its rule and its tuner."""
 _PAIRS, _NORMALISATION = 109, 64
@@ -74,7 +76,7 @@ def _updater(size: int, rule: RuleOptions, options: TunerOptions) -> Callable[[]
     trajectory = Trajectory(np.zeros(size, np.float32), version=0, slots=_STALENESS + 3, directory=None)
     tuner = build(options, size, 1_000_000, 0, _layers(size))
     tuner.record(0, trajectory.current.tensor)
-    updater = Updater(trajectory, make_rule(rule, size), tuner, rule.gradient_decay)
+    updater = Updater(trajectory, make_rule(rule, size, 1, _tensors(size)), tuner, rule.gradient_decay)
     gradient = torch.randn(size, generator=torch.Generator().manual_seed(0)) * 1e-3
     held = deque([0] * (_STALENESS + 1))
     for _ in held:
@@ -98,6 +100,17 @@ def _layers(size: int) -> tuple[int, ...]:
         return (size,)
     rest = size - pairs * share
     return (share - _NORMALISATION + rest, _NORMALISATION) + (share - _NORMALISATION, _NORMALISATION) * (pairs - 1)
+
+
+def _tensors(size: int) -> list[Placed]:
+    """Those convolutions as matrices, of as many rows as divide them, up to 64."""
+    found: list[Placed] = []
+    offset = 0
+    for values in _layers(size)[::2]:
+        rows = next(rows for rows in range(_NORMALISATION, 0, -1) if values % rows == 0)
+        found.append((offset, (rows, values // rows)))
+        offset += values + _NORMALISATION
+    return found
 
 
 def _spread(values: Sequence[float]) -> tuple[str, str]:

@@ -62,7 +62,7 @@ class RuleOptions:
     initial_distance: d_0, from which prodigy's estimate of the distance to the solution grows.
     """
 
-    name: RuleName = "adam"
+    name: RuleName = "soap"
     weight_decay: float = 0.0
     rho: float = 0.99
     beta2: float = 0.95

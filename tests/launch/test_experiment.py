@@ -47,14 +47,14 @@ def test_a_written_experiment_reads_back_equal(name: str, tmp_path: Path) -> Non
 def test_defaults_fill_what_the_file_leaves_out(small: Path) -> None:
     experiment = load_experiment(small)
     assert (experiment.name, experiment.train.workers) == ("small", 4)
-    assert (experiment.rule.name, experiment.rule.beta2) == ("adam", 0.95)
+    assert (experiment.rule.name, experiment.rule.beta2) == ("soap", 0.95)
     assert (experiment.tuner.target, experiment.tuner.loop) == ("distance", "both")
 
 
 @pytest.mark.parametrize("name", get_args(get_type_hints(RuleOptions)["name"]))
 def test_the_distance_target_goes_with_rules_of_adams_kind_only(name: str, small: Path) -> None:
     settings = [f"rule.name={name}"]
-    if name in ("adam", "adamw"):
+    if name in ("soap", "adam", "adamw"):
         assert load_experiment(small, settings).tuner.target == "distance"
     else:
         with pytest.raises(ConfigurationError, match=f"tuner.target: expected one that fits rule.name '{name}'"):
