@@ -34,6 +34,7 @@ SETTINGS = {
 }
 """What a row is called -> its rule and its tuner."""
 _PAIRS, _NORMALISATION = 109, 64
+_ROW = 9 * 64  # values of a convolution's output channel
 _STALENESS = 3
 _WARM = 10
 
@@ -103,12 +104,12 @@ def _layers(size: int) -> tuple[int, ...]:
 
 
 def _tensors(size: int) -> list[Placed]:
-    """Those convolutions as matrices, of as many rows as divide them, up to 64."""
+    """Those convolutions as whole rows, of 64 channels that come in and 3 × 3 values for each; biases are the rest."""
     found: list[Placed] = []
     offset = 0
     for values in _layers(size)[::2]:
-        rows = next(rows for rows in range(_NORMALISATION, 0, -1) if values % rows == 0)
-        found.append((offset, (rows, values // rows)))
+        if values >= _ROW:
+            found.append((offset, (values // _ROW, _ROW)))
         offset += values + _NORMALISATION
     return found
 

@@ -55,11 +55,26 @@ def adam(
     m̂ = m / (1 − Π β1) over the β1 really used, which is the usual correction when β1 is constant, and exact when
     it is not. α is multiplied by the factor of each of the `strides`. Source: Kingma and Ba (2015), algorithm 1.
     """
+    adam_direction(gradient, first, second, step, scratch)
+    move(new, x, scratch, step, strides)
+
+
+def adam_direction(gradient: Tensor, first: Tensor, second: Tensor, step: AdamStep, out: Tensor) -> None:
+    """Advance m and v of `adam`, and write m / (√v̂ + ε) into `out`."""
     first.mul_(step.beta1).add_(gradient, alpha=1.0 - step.beta1)
     second.mul_(step.beta2).addcmul_(gradient, gradient, value=1.0 - step.beta2)
-    torch.sqrt(second, out=scratch)
-    scratch.mul_(step.second_correction).add_(step.epsilon)
-    torch.div(first, scratch, out=scratch)
+    divided(first, second, step, out)
+
+
+def divided(numerator: Tensor, second: Tensor, step: AdamStep, out: Tensor) -> None:
+    """Write numerator / (√v̂ + ε) into `out`."""
+    torch.sqrt(second, out=out)
+    out.mul_(step.second_correction).add_(step.epsilon)
+    torch.div(numerator, out, out=out)
+
+
+def move(new: Tensor, x: Tensor, scratch: Tensor, step: AdamStep, strides: Sequence[tuple[slice, float]]) -> None:
+    """Write x less the direction in `scratch`, times α, its correction and each stride's factor, into `new`."""
     for part, factor in strides:
         scratch[part].mul_(factor)
     torch.add(x, scratch, alpha=-step.learning_rate * step.first_correction, out=new)

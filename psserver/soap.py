@@ -8,10 +8,12 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from psserver.adaptive import Adam
+from psserver.adaptive import Adam, adam_direction, divided, move
 from psserver.eigenbasis import Eigenbasis, Placed, Side, sides
 from psserver.options import RuleOptions
 from psserver.rule_state import State, restore
+
+_TURNED = {"first": "turned_first", "second": "turned_second"}
 
 
 class Soap(Adam):
@@ -61,30 +63,19 @@ class Soap(Adam):
             if self._count >= options.precondition_every and (self._count + number) % options.precondition_every == 0:
                 tensor.refresh(self._first[tensor.part], self._second[tensor.part])
             turned[mine] = tensor.into(gradient[mine])
-        step = self._step
-        first, second = self._first[block], self._second[block]
-        first.mul_(step.beta1).add_(turned, alpha=1.0 - step.beta1)
-        second.mul_(step.beta2).addcmul_(turned, turned, value=1.0 - step.beta2)
-        self._divided(first, second, scratch)
+        adam_direction(turned, self._first[block], self._second[block], self._step, scratch)
         for _, tensor in tensors:
             mine = _shifted(tensor.part, -block.start)
             scratch[mine] = tensor.out(scratch[mine])
-        for part, factor in self.strides.pieces(block) if self.strides is not None else ():
-            scratch[part].mul_(factor)
-        torch.add(x, scratch, alpha=-step.learning_rate * step.first_correction, out=new)
+        move(new, x, scratch, self._step, self.strides.pieces(block) if self.strides is not None else ())
 
     def applied(self, gradient: Tensor, x: Tensor, sample: Callable[[Tensor], Tensor]) -> Tensor:
         """(1 − β1) of the newest gradient, preconditioned: what α multiplies in displacement form."""
-        found = self._divided(self._gradient, self._second, self._applied)
+        found = self._applied
+        divided(self._gradient, self._second, self._step, found)
         for tensor in self._eigenbases:
             found[tensor.part] = tensor.out(found[tensor.part])
         return sample(found).mul_((1.0 - self._step.beta1) * self._step.first_correction)
-
-    def _divided(self, numerator: Tensor, second: Tensor, out: Tensor) -> Tensor:
-        """Numerator / (√v̂ + ε)."""
-        torch.sqrt(second, out=out)
-        out.mul_(self._step.second_correction).add_(self._step.epsilon)
-        return torch.div(numerator, out, out=out)
 
     def _of(self, block: slice) -> list[tuple[int, Eigenbasis]]:
         """The tensors in a block, with their numbers."""
@@ -94,14 +85,18 @@ class Soap(Adam):
         return self._within[block.start]
 
     def state_dict(self) -> State:
-        """Adam's, and the matrices of all tensors one after another."""
-        return {**super().state_dict(), "products": self._products, "bases": self._bases}
+        """Adam's, and the matrices of all tensors one after another.
+
+        Moments have names of their own: they are in bases that no other rule knows.
+        """
+        moments = {_TURNED.get(name, name): value for name, value in super().state_dict().items()}
+        return {**moments, "products": self._products, "bases": self._bases}
 
     def load_state_dict(self, state: State) -> None:
         """Continue bit for bit."""
-        super().load_state_dict(state)
         restore(self._products, state, "products")
         restore(self._bases, state, "bases")
+        super().load_state_dict({**state, **{name: state[turned] for name, turned in _TURNED.items()}})
 
 
 def matrix_values(options: RuleOptions, tensors: Sequence[Placed]) -> int:

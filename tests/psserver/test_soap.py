@@ -152,6 +152,15 @@ def test_its_state_continues_bit_for_bit_and_is_as_large_as_it_says() -> None:
         make_rule(OPTIONS, 40).load_state_dict(state)
 
 
+@pytest.mark.parametrize(("kept", "wanted"), [("soap", "adam"), ("adam", "soap"), ("soap", "adamw")])
+def test_moments_in_other_bases_are_not_taken_for_its_own(kept: str, wanted: str) -> None:
+    names: dict[str, RuleOptions] = {name: RuleOptions(**{**vars(OPTIONS), "name": name}) for name in (kept, wanted)}
+    made = updater(names[kept], 40, (MATRIX,))
+    made.apply(torch.ones(40), 0)
+    with pytest.raises(KeyError):
+        make_rule(names[wanted], 40, 1, (MATRIX,)).load_state_dict(made.rule.state_dict())
+
+
 def reached(name: str, rate: float) -> int:
     """Updates until a badly conditioned quadratic of a matrix, of which no axis is a coordinate, is down to 1 %."""
     random = np.random.default_rng(3)
