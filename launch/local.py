@@ -47,7 +47,9 @@ def _run(experiment: Experiment, run_dir: Path, bind: list[str], resume: bool, w
     run_dir.mkdir(parents=True, exist_ok=True)
     shared = Path(experiment.server.shared_memory_dir)
     sweep(shared)
-    experiment.write(RunDir(run_dir).experiment)
+    places = RunDir(run_dir)
+    settings, lives = _text(places.experiment), _text(places.lives)
+    experiment.write(places.experiment)
     processes = Processes(run_dir)
     supervisor = Supervisor(experiment, processes, bind, resume, workers)
     try:
@@ -59,6 +61,13 @@ def _run(experiment: Experiment, run_dir: Path, bind: list[str], resume: bool, w
     finally:
         processes.close()
         sweep(shared)
+        if resume and settings and _text(places.lives) == lives:  # no life began: the run is as it was
+            places.experiment.write_text(settings, encoding="utf-8")
+
+
+def _text(path: Path) -> str:
+    """A file's text; "" where there is none."""
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
 def _watch(supervisor: Supervisor, heading: Heading) -> None:

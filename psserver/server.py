@@ -84,8 +84,9 @@ class ParameterServer:
                 self._load(resume)
             except (KeyError, ValueError) as error:
                 self.trajectory.close()
+                found = f"one without {error}" if isinstance(error, KeyError) else error
                 raise CheckpointError(
-                    f"--resume: expected a checkpoint that this rule and this tuner can go on from, got {error}; "
+                    f"--resume: expected a checkpoint that this rule and this tuner can go on from, got {found}; "
                     "resume with the settings and the release that the run was started with"
                 ) from error
         else:

@@ -11,7 +11,7 @@ import torch
 import launch
 from launch import Run, load_experiment, simulate, train
 from launch.build import make_task
-from psserver.errors import CheckpointError, ConfigurationError
+from psserver.errors import CheckpointError, ConfigurationError, UserError
 
 SETTINGS = ["train.workers=2", "train.updates=60", "evaluate.every=0", "tuner.lr_factor=0.1"]
 
@@ -40,6 +40,13 @@ def test_a_finished_run_goes_on_for_longer(trained: Run) -> None:
     longer = train(trained.path, trained.path, settings=["train.updates=90"], resume=True)
     assert [row["update"] for row in longer.metrics] == list(range(1, 91))
     assert longer.summary["pushes_applied"] == 90
+
+
+def test_settings_that_the_checkpoint_does_not_fit_leave_the_run_as_it_was(trained: Run) -> None:
+    before = (trained.path / "experiment.toml").read_bytes()
+    with pytest.raises(UserError, match=r"one without .products."):
+        train(trained.path, trained.path, settings=["train.updates=120", "rule.name=soap"], resume=True)
+    assert (trained.path / "experiment.toml").read_bytes() == before
 
 
 @pytest.mark.parametrize("kind", ["name", "file", "experiment"])
