@@ -30,7 +30,7 @@ lint: install  ## check style and types
 	$(BIN)/mypy
 
 test: lint  ## check style and types, then run every test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 bench: install  ## measure updates per second on this machine
 	$(BIN)/yfps bench

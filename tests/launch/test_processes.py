@@ -26,7 +26,10 @@ def within(condition: Callable[[], object], seconds: float = 40.0) -> None:
 
 def gone(process: psutil.Process) -> bool:
     """It has ended; whoever inherited it may not have taken note yet."""
-    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # it ended between the two questions
+        return True
 
 
 @pytest.fixture

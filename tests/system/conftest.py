@@ -83,7 +83,7 @@ class Program:
         """The processes it has started that still run, also those whose parent is gone."""
         with contextlib.suppress(psutil.NoSuchProcess):
             self._seen.update(self.process.children(recursive=True))
-        return [p for p in self._seen if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+        return [p for p in self._seen if _runs(p)]
 
     def child(self, module: str) -> psutil.Process:
         """The process it started that runs `python -m module`."""
@@ -95,6 +95,14 @@ class Program:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         self.process.wait(10)
+
+
+def _runs(process: psutil.Process) -> bool:
+    """Whether a process has neither ended nor become a zombie; it may end while it is asked."""
+    try:
+        return bool(process.is_running()) and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 Start = Callable[..., Program]

@@ -1,4 +1,4 @@
-"""The server's memory: as many vectors as it says, and no more after 5,000 updates than after 1,000."""
+"""The server's memory: as many vectors as it says, and no more at the end of thousands of updates than early on."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def imported_torch() -> int:
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize(("size", "updates"), [(LARGE, 800), (SMALL, 5_000)])
+@pytest.mark.parametrize(("size", "updates"), [(LARGE, 400), (SMALL, 2_500)])
 @pytest.mark.parametrize("tuning", [PLAIN, YELLOWFIN], ids=["plain", "yellowfin"])
 def test_the_server_holds_its_versions_and_little_else_and_does_not_grow(
     tuning: list[str], size: int, updates: int, start: Any, tmp_path: Path, slow: Path, records: Any
