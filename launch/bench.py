@@ -64,9 +64,23 @@ def main(arguments: list[str]) -> int:
 @click.option("--rounds", default=3, show_default=True, help="Repetitions, interleaved; the median is printed.")
 @click.option("--simulator", is_flag=True, help="Instead: what `yfps simulate` adds to the gradients, on CIFAR-10.")
 @click.option("--update", is_flag=True, help="Instead: milliseconds of an update, the default beside constants.")
+@click.option(
+    "--threads",
+    default=1,
+    type=click.IntRange(min=1),
+    show_default=True,
+    help="With --update: threads that the default is measured on, too.",
+)
 @click.option("--data-dir", type=click.Path(path_type=Path, file_okay=False), help="Folder of CIFAR-10.")
 def _command(
-    size: int, workers: str, updates: int, rounds: int, simulator: bool, update: bool, data_dir: Path | None
+    size: int,
+    workers: str,
+    updates: int,
+    rounds: int,
+    simulator: bool,
+    update: bool,
+    threads: int,
+    data_dir: Path | None,
 ) -> int:
     """Measure updates per second: gradients of SIZE float32 pushed by processes that compute nothing.
 
@@ -75,7 +89,7 @@ def _command(
     if simulator:
         return bench_simulator.main(data_dir, rounds=rounds)
     if update:
-        return bench_update.main(size, updates)
+        return bench_update.main(size, updates, threads)
     torch.set_num_threads(1)
     counts = [int(word) for word in workers.split(",")]
     measurements: dict[str, Callable[[], float]] = {

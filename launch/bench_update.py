@@ -7,6 +7,7 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import closing
 
 import numpy as np
 import torch
@@ -16,11 +17,12 @@ from rich.table import Table
 from psserver import RuleOptions
 from psserver.eigenbasis import Placed
 from psserver.rules import make_rule
+from psserver.spread import Spread
 from psserver.trajectory import Trajectory
 from psserver.update import Updater
 from tuner import TunerOptions, build
 
-BASE = "adam, constants"
+BASE, DEFAULT = "adam, constants", "the default (soap, distance, both)"
 _CONSTANT = TunerOptions(target="constant", learning_rate=1e-3, momentum=0.5, loop="open")
 SETTINGS = {
     "momentum SGD, constants": (RuleOptions("momentum_sgd"), _CONSTANT),
@@ -30,7 +32,7 @@ SETTINGS = {
         TunerOptions(target="yellowfin", loop="closed"),
     ),
     "adam, distance, both": (RuleOptions("adam"), TunerOptions()),
-    "the default (soap, distance, both)": (RuleOptions(), TunerOptions()),
+    DEFAULT: (RuleOptions(), TunerOptions()),
 }
 """What a row is called -> its rule and its tuner."""
 _PAIRS, _NORMALISATION = 109, 64
@@ -39,15 +41,17 @@ _STALENESS = 3
 _WARM = 10
 
 
-def main(size: int, updates: int) -> int:
+def main(size: int, updates: int, threads: int) -> int:
     """Print milliseconds of an update of `size` parameters for each of `SETTINGS`, and its ratio to `BASE`.
 
+    The default is measured on `threads` threads, too, if that is more than one.
+
     A round is one update of each, so that what else the machine does falls on all alike; medians and middle halves
-    over `updates` rounds are printed, of the ratios within a round too. One thread, as the server has; every
-    gradient is 3 updates old; total momentum is measured in all of them. No weight decay.
+    over `updates` rounds are printed, of the ratios within a round too. Every gradient is 3 updates
+    old; total momentum is measured in all of them. No weight decay.
     """
     torch.set_num_threads(1)
-    found = measure(size, updates)
+    found = measure(size, updates, threads)
     title = f"One update of {size:,} parameters, median of {updates} interleaved ones, {os.cpu_count()} cores"
     table = Table(title=title)
     for column in ("", "ms", "middle half", "of adam's", "middle half"):
@@ -59,25 +63,28 @@ def main(size: int, updates: int) -> int:
     return 0
 
 
-def measure(size: int, updates: int) -> dict[str, list[float]]:
+def measure(size: int, updates: int, threads: int = 1) -> dict[str, list[float]]:
     """Seconds of each round's update, by setting."""
-    steps = {name: _updater(size, rule, tuner) for name, (rule, tuner) in SETTINGS.items()}
-    found: dict[str, list[float]] = {name: [] for name in steps}
-    for number in range(_WARM + updates):
-        for name, step in steps.items():
-            start = time.perf_counter()
-            step()
-            if number >= _WARM:
-                found[name].append(time.perf_counter() - start)
+    found: dict[str, list[float]] = {}
+    with closing(Spread(threads)) as spread:
+        steps = {name: _updater(size, rule, tuner) for name, (rule, tuner) in SETTINGS.items()}
+        if threads > 1:
+            steps[f"the default, {threads} threads"] = _updater(size, *SETTINGS[DEFAULT], spread)
+        for number in range(_WARM + updates):
+            for name, step in steps.items():
+                start = time.perf_counter()
+                step()
+                if number >= _WARM:
+                    found.setdefault(name, []).append(time.perf_counter() - start)
     return found
 
 
-def _updater(size: int, rule: RuleOptions, options: TunerOptions) -> Callable[[], None]:
+def _updater(size: int, rule: RuleOptions, options: TunerOptions, spread: Spread | None = None) -> Callable[[], None]:
     """One update after another; the versions that gradients are computed at are held, as workers hold them."""
     trajectory = Trajectory(np.zeros(size, np.float32), version=0, slots=_STALENESS + 3, directory=None)
     tuner = build(options, size, 1_000_000, 0, _layers(size))
     tuner.record(0, trajectory.current.tensor)
-    updater = Updater(trajectory, make_rule(rule, size, 1, _tensors(size)), tuner, rule.gradient_decay)
+    updater = Updater(trajectory, make_rule(rule, size, 1, _tensors(size)), tuner, rule.gradient_decay, spread)
     gradient = torch.randn(size, generator=torch.Generator().manual_seed(0)) * 1e-3
     held = deque([0] * (_STALENESS + 1))
     for _ in held:

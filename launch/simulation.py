@@ -37,7 +37,8 @@ def run_simulation(experiment: Experiment, run_dir: Path, show: Callable[[str], 
     task = make_task(experiment)
     model, _ = initial_model(experiment, task)
     # Nothing is shared with other processes, and versions get memory as they are held.
-    private = dataclasses.replace(experiment.server, shared_memory=False, slots=experiment.server.slots or 3)
+    options = experiment.server
+    private = dataclasses.replace(options, shared_memory=False, slots=options.slots or 3, threads=options.threads or 1)
     clock = _Clock(make_arrivals(experiment))
     server, checkpoints = make_server(
         experiment.model_copy(update={"server": private}), model, run_dir, resume=False, clock=clock

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -19,6 +20,7 @@ RuleName = Literal[
     "schedule_free_adamw",
     "prodigy",
 ]
+_THREADS = 4  # that are taken unasked, at most
 _DECOUPLED = ("adamw", "schedule_free_adamw", "prodigy")
 
 
@@ -134,6 +136,8 @@ class ServerOptions:
     shared_memory_dir:  where; a memory file system.
     max_message_bytes:  largest message accepted; 0 means what this model needs.
     buffers_every:      pushes between two reports of a worker's BatchNorm statistics.
+    threads:            on which an update by soap is made, whose tensors have nothing to do with each other; 0 means
+                        half of the cores, at most 4. They change no bit, and other rules need none.
     """
 
     mode: Literal["asynchronous", "synchronous"] = "asynchronous"
@@ -145,6 +149,7 @@ class ServerOptions:
     shared_memory_dir: str = "/dev/shm"
     max_message_bytes: int = 0
     buffers_every: int = 1
+    threads: int = 0
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
@@ -157,12 +162,18 @@ class ServerOptions:
         _need(self.slots == 0 or self.slots >= 3, "slots", "0, or at least 3", self.slots)
         _need(self.max_message_bytes >= 0, "max_message_bytes", "0 or more", self.max_message_bytes)
         _need(self.buffers_every >= 1, "buffers_every", "1 or more", self.buffers_every)
+        _need(self.threads >= 0, "threads", "0 or more", self.threads)
         _need(
             self.mode == "asynchronous" or bound is None,
             "max_staleness",
             "nothing in synchronous mode (no gradient is stale there)",
             bound,
         )
+
+    @property
+    def update_threads(self) -> int:
+        """How many threads that are, with the cores that this process may use."""
+        return self.threads or max(1, min(_THREADS, len(os.sched_getaffinity(0)) // 2))
 
     def sources(self, workers: int) -> int:
         """Of how many workers a rule sees gradients: of each apart, or synchronously of all as of one."""

@@ -7,6 +7,7 @@ from typing import Protocol, TypeAlias, runtime_checkable
 
 from torch import Tensor
 
+from psserver.spread import Spread
 from tuner import Strides
 
 State: TypeAlias = dict[str, Tensor | float | int]
@@ -43,7 +44,13 @@ class Layered:
 
 @runtime_checkable
 class Whole(Protocol):
-    """A rule that must see some parts of the vector whole: no block that it is given has less of one than all."""
+    """A rule that must see some parts of the vector whole: no block that it is given has less of one than all.
+
+    It does enough to a block for several to be worth doing at once, so it must bear that; `spread` is for what it does
+    to the whole vector.
+    """
+
+    spread: Spread
 
     @property
     def whole(self) -> Sequence[slice]:

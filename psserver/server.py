@@ -24,6 +24,7 @@ from psserver.metrics import Arrival, NoRecord, Record
 from psserver.options import RuleOptions, ServerOptions
 from psserver.place import here
 from psserver.rules import make_rule
+from psserver.spread import Spread
 from psserver.trajectory import Trajectory
 from psserver.update import Updater
 from psserver.wire import Push, Refusal, Reply, Request, Stop
@@ -76,7 +77,8 @@ class ParameterServer:
         buffers = resume["buffers"] if resume else torch.from_numpy(model.buffers.copy())
         self._handout = Handout(self.trajectory, self._gate, self.members, buffers)
         self._rule = make_rule(rule, self.size, self.options.sources(plan.workers), model.tensors)
-        updater = Updater(self.trajectory, self._rule, tuner, rule.gradient_decay)
+        self._spread = Spread(self.options.update_threads)
+        updater = Updater(self.trajectory, self._rule, tuner, rule.gradient_decay, self._spread)
         bound, threshold = self.options.max_staleness, rule.discards_from
         self._intake = Intake(updater, self._gate, self.journal, self.session, bound, threshold)
         if resume:
@@ -167,9 +169,10 @@ class ParameterServer:
             self.journal.event(reason, None, text)
 
     def close(self) -> None:
-        """Remove all shared memory; close the record."""
+        """Remove all shared memory; end the threads; close the record."""
         for member in self.members:
             member.drop_gradient()
+        self._spread.close()
         self.trajectory.close()
         self.journal.close()
 

@@ -12,6 +12,7 @@ from psserver.adaptive import Adam, adam_direction, divided, move
 from psserver.eigenbasis import Eigenbasis, Placed, Side, sides
 from psserver.options import RuleOptions
 from psserver.rule_state import State, restore
+from psserver.spread import Spread
 
 _TURNED = {"first": "turned_first", "second": "turned_second"}
 
@@ -46,6 +47,7 @@ class Soap(Adam):
             start = end
         self._gradient, self._applied = torch.zeros(size), torch.empty(size)
         self._within: dict[int, list[tuple[int, Eigenbasis]]] = {}
+        self.spread = Spread()
 
     @property
     def whole(self) -> list[slice]:
@@ -73,8 +75,11 @@ class Soap(Adam):
         """(1 − β1) of the newest gradient, preconditioned: what α multiplies in displacement form."""
         found = self._applied
         divided(self._gradient, self._second, self._step, found)
-        for tensor in self._eigenbases:
+
+        def turn_back(tensor: Eigenbasis) -> None:
             found[tensor.part] = tensor.out(found[tensor.part])
+
+        self.spread.each(turn_back, self._eigenbases)
         return sample(found).mul_((1.0 - self._step.beta1) * self._step.first_correction)
 
     def _of(self, block: slice) -> list[tuple[int, Eigenbasis]]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from psserver.rule_state import Attributed, Layered, Whole
 from psserver.rules import Rule
+from psserver.spread import Spread
 from psserver.staleness import Corrected
 from psserver.trajectory import Trajectory
 from tuner import Settings
@@ -81,9 +82,14 @@ class Update:
 
 
 class Updater:
-    """Applies gradients to a trajectory; the only place where parameters change."""
+    """Applies gradients to a trajectory; the only place where parameters change.
 
-    def __init__(self, trajectory: Trajectory, rule: Rule, tuner: Tuning, weight_decay: float) -> None:
+    spread: what works on several blocks at once where the rule is `Whole`; without it one comes after another.
+    """
+
+    def __init__(
+        self, trajectory: Trajectory, rule: Rule, tuner: Tuning, weight_decay: float, spread: Spread | None = None
+    ) -> None:
         self.trajectory = trajectory
         self.rule = rule
         self.tuner = tuner
@@ -95,6 +101,9 @@ class Updater:
         self._compensates = self._correction is not None and self._correction.compensates
         size = trajectory.current.tensor.numel()
         self._blocks = blocks(size, plain.whole if isinstance(plain, Whole) else ())
+        self._spread = spread if isinstance(plain, Whole) and not self._compensates else None
+        if self._spread is not None and isinstance(plain, Whole):
+            plain.spread = self._spread
         longest = max(block.stop - block.start for block in self._blocks)
         self._decayed, self._scratch = torch.empty(longest), torch.empty(longest)
         self._newest: tuple[int, Tensor] | None = None
@@ -157,16 +166,31 @@ class Updater:
         self.rule.begin(settings.learning_rate, settings.momentum)
         for block, decayed in self._with_decay(gradient, x):
             self.tuner.absorb(block, decayed)
+            if self._spread is not None:
+                continue
             scratch = self._scratch[: decayed.numel()]
             scaled = (
                 decayed if settings.scale == 1.0 else torch.mul(decayed, settings.scale, out=self._clipped(decayed))
             )
             self.rule.apply(block, new[block], x[block], previous[block], scaled, scratch)
+        if self._spread is not None:
+            self._spread.each(lambda block: self._write(block, gradient, new, x, previous, settings), self._blocks)
         applied = self._applied_sample(gradient, x, settings)
         self.trajectory.commit(slot)
         self._newest = self.trajectory.version, self.tuner.record(self.trajectory.version, new)
         total_momentum = self.tuner.measure(computed_at, applied)
         return Update(self.trajectory.version, settings, total_momentum, self.tuner.clamped, self.tuner.measured_beside)
+
+    def _write(
+        self, block: slice, gradient: Tensor, new: Tensor, x: Tensor, previous: Tensor, settings: Settings
+    ) -> None:
+        """One block of the new version, in room of its own, for others may be written at the same time."""
+        part = gradient[block]
+        if self._weight_decay:
+            part = torch.add(part, x[block], alpha=self._weight_decay)
+        if settings.scale != 1.0:
+            part = part * settings.scale
+        self.rule.apply(block, new[block], x[block], previous[block], part, torch.empty_like(part))
 
     def _with_decay(self, gradient: Tensor, x: Tensor) -> Iterator[tuple[slice, Tensor]]:
         """Blocks of g + λx; of g itself, without a copy, when there is no weight decay. g is compensated if it is."""

@@ -33,3 +33,9 @@ def test_what_is_called_the_default_is_the_default() -> None:
 def test_every_setting_makes_as_many_updates() -> None:
     found = bench_update.measure(size=64, updates=3)
     assert {name: len(times) for name, times in found.items()} == dict.fromkeys(bench_update.SETTINGS, 3)
+
+
+def test_the_default_is_measured_on_several_threads_if_asked() -> None:
+    found = bench_update.measure(size=20_000, updates=2, threads=2)
+    assert list(found) == [*bench_update.SETTINGS, "the default, 2 threads"]
+    assert len(found["the default, 2 threads"]) == 2
