@@ -44,6 +44,14 @@ _PINNED: Settings = {
     "tuner.distance_every": 20,
 }
 
+_SOAP: Settings = {
+    "rule.beta2": 0.95,
+    "rule.shampoo_beta": 0.98,
+    "rule.precondition_every": 10,
+    "rule.precondition_limit": 64,
+    "rule.precondition_values": 2_000_000,
+}
+
 
 @dataclass(frozen=True)
 class Published:
@@ -80,6 +88,8 @@ PUBLISHED: tuple[Published, ...] = (
     Published("OrMo", {"rule.name": "ormo"}, momentum=0.9),
     Published("Ringmaster", {"rule.staleness": "threshold", "rule.delay_threshold": 8}),
     Published("schedule-free", {"rule.name": "schedule_free_adamw"}, about=ADAM, momentum=0.9),
+    # With what the default gives its rule, so that the two differ in target, loop and nothing else.
+    Published("SOAP", {"rule.name": "soap", **_SOAP}, about=ADAM),
 )
 
 GROUPS = ("baselines", "published", "yellowfin", "default", "open")
