@@ -21,7 +21,6 @@ from tuner.sums import Sums, dot
 from tuner.target import Decision, NonFiniteGradient, State
 
 GROWTH = 0.03  # most that an estimate grows in an update, times `haste`; by measurement, as all (docs/research.md)
-INVARIANT_BORNE = 8.0  # 1/w up to which a layer whose scale does not matter bears a learning rate of d_0
 SHRINKING = 0.02  # what an estimate loses in an update where its layer has gone too far
 BELOW = 0.005  # what it loses then below d_0, where gradients are stale, and regains in an update where that is not so
 DOUBT = 2.0  # standard errors by which ⟨g, x_0 − x_v⟩ must be below 0 for that
@@ -56,8 +55,9 @@ class LearntDistance:
     that factor times min(d, d_0): what seldom moves must be there in few moves. In an embedding it is at least 1/w
     times that: however stale a gradient, few of those that came between moved its rows.
 
-    The decision's floor is the α of that least d, times min(1, 8 w) in a layer whose scale does not matter, not
-    lengthened a second time.
+    The decision's floor is the α of that least d, not lengthened a second time. Of a layer whose scale does not matter
+    it is that of d itself: steps that are too long make its weights larger, and so turn it less (Arora, Li and Lyu,
+    2019), which lowers its learning rate where staleness asks for it, without a loop.
 
     size: N. momentum: μ*. updates: T. layers: sizes of the layers in the flat vector; none for one. embeddings: which
     of them are, by number. fans: their fan-in, 0 where a layer has none. weight_decay: λ, if λx is part of the
@@ -148,19 +148,14 @@ class LearntDistance:
         fresh = self._fresh.update(1.0 / (1.0 + staleness))
         longer = self._sparsity.factors(fresh)
         least = self._sparsity.least(longer, fresh)
-        steps = [
-            max(distance, min(distance, first) * times) * factor
-            for distance, first, times, factor in zip(self._distances, self._first, least, longer, strict=True)
-        ]
+        floors = [min(d, first) * times for d, first, times in zip(self._distances, self._first, least, strict=True)]
+        reached = [max(d, floor) for d, floor in zip(self._distances, floors, strict=True)]
+        steps = [d * factor for d, factor in zip(reached, longer, strict=True)]
         mean = self._mean(steps)
         strides = Strides(self._layers, tuple(step / mean for step in steps))
-        floor = self._mean([borne * times for borne, times in zip(self._borne(), least, strict=True)]) * share
+        borne = [d if of else floor for d, floor, of in zip(reached, floors, self._invariant, strict=True)]
+        floor = self._mean(borne) * share
         return Decision(mean * share, self._momentum, 1.0, math.sqrt(squares), floor=floor, strides=strides)
-
-    def _borne(self) -> list[float]:
-        """What each layer's d is worth at least, however stale gradients are."""
-        fresh, layers = self._fresh.value, zip(self._distances, self._first, self._invariant, strict=True)
-        return [min(d, first) * (min(1.0, INVARIANT_BORNE * fresh) if of else 1.0) for d, first, of in layers]
 
     def _begin(self) -> None:
         """Set d_0 from x_0."""

@@ -14,6 +14,7 @@ from tuner.both import FASTEST_DOWN, FASTEST_UP, Both
 from tuner.dead_time import BORNE, haste
 from tuner.distance import GROWTH, LearntDistance
 from tuner.first_distance import INITIAL
+from tuner.target import Decision
 
 
 def test_up_to_twenty_workers_in_turn_nothing_is_held_back() -> None:
@@ -62,9 +63,34 @@ def test_what_staleness_does_not_lower_is_lowered_beyond_twenty_in_turn(workers:
     assert floor_of(FELT, lambda: workers - 1) == pytest.approx(1.0, rel=1e-6)
 
 
-@pytest.mark.parametrize(("workers", "part"), [(1, 1.0), (8, 1.0), (16, 8 / 16), (32, 8 / 32)])
-def test_and_in_a_layer_whose_scale_does_not_matter_beyond_eight(workers: int, part: float) -> None:
-    assert floor_of(TURNING, lambda: workers - 1) == pytest.approx(part, rel=1e-6)
+def grown(gradient: torch.Tensor, workers: int) -> tuple[LearntDistance, torch.Tensor, float]:
+    """A target whose gradients have always pointed the same way, so that d grew; where it has come to, and d_0."""
+    target, x, first = LearntDistance(8, momentum=0.8, updates=10**9), [torch.ones(8)], 0.0
+    for t in range(400):
+        decision = advance(target, gradient, x[max(0, t - workers + 1)], workers)
+        first = first if t else target.distance
+        x.append(x[-1] - decision.learning_rate * gradient)
+    assert target.distance > 2 * first
+    return target, x[-1], first
+
+
+def advance(target: LearntDistance, gradient: torch.Tensor, origin: torch.Tensor, workers: int) -> Decision:
+    target.hear(1.0, workers - 1)
+    target.look(slice(0, 8), gradient, origin)
+    decision = target.decide()
+    target.absorb(slice(0, 8), gradient)
+    return decision
+
+
+@pytest.mark.parametrize("workers", [1, 16])
+def test_a_layer_whose_scale_does_not_matter_keeps_what_it_has_learnt_another_what_it_started_with(
+    workers: int,
+) -> None:
+    felt, x, first = grown(FELT, workers)
+    assert advance(felt, FELT, x, workers).floor == pytest.approx(first, rel=1e-6)
+    turning, x, _ = grown(TURNING, workers)
+    decision = advance(turning, TURNING, x, workers)
+    assert decision.floor == pytest.approx(decision.learning_rate, rel=1e-6)
 
 
 def test_without_order_there_are_fresh_gradients_and_it_is_not() -> None:
@@ -76,17 +102,11 @@ def test_without_order_there_are_fresh_gradients_and_it_is_not() -> None:
 
 
 def test_which_layers_these_are_outlives_a_restart() -> None:
-    one, other = (LearntDistance(8, momentum=0.8, updates=10**9) for _ in range(2))
-    one.look(slice(0, 8), TURNING, torch.ones(8))
-    one.decide()
-    one.absorb(slice(0, 8), TURNING)
+    one, x, first = grown(TURNING, 16)
+    other = LearntDistance(8, momentum=0.8, updates=10**9)
     other.load_state_dict(one.state_dict())
-    floors = []
-    for target in (one, other):
-        target.hear(1.0, 10**6)
-        target.look(slice(0, 8), TURNING, torch.ones(8))
-        floors.append(target.decide().floor)
-    assert floors[0] == floors[1] > 0.0
+    floors = [advance(target, TURNING, x, 16).floor for target in (one, other)]
+    assert floors[0] == floors[1] > 2 * first
 
 
 @pytest.mark.parametrize("workers", [1, 16, 64])
