@@ -20,7 +20,7 @@ from psserver import (
 )
 from psserver.errors import CheckpointError
 from psserver.rules import state_vectors
-from psserver.soap import matrix_values
+from psserver.soap import matrix_values, spare_sample, turned_share
 from tuner import Tuner
 from tuner import build as build_tuner
 from worker import Evaluator, Task, load_task
@@ -52,8 +52,19 @@ def initial_model(experiment: Experiment, task: Task) -> tuple[Model, Layout]:
 
 def make_tuner(experiment: Experiment, size: int, of: Model | Layout) -> Tuner:
     """The experiment's tuner for the `size` parameters of a model, in its layers."""
-    train, decay = experiment.train, experiment.rule.gradient_decay
-    return build_tuner(experiment.tuner, size, train.updates, train.seed, of.layers, decay, of.embeddings, of.fans)
+    train, rule, options = experiment.train, experiment.rule, experiment.tuner
+    return build_tuner(
+        options,
+        size,
+        train.updates,
+        train.seed,
+        of.layers,
+        rule.gradient_decay,
+        of.embeddings,
+        of.fans,
+        spare_sample(rule, of.tensors, size, options.sample, train.seed),
+        turned_share(rule, of.tensors, size),
+    )
 
 
 def make_server(

@@ -108,6 +108,10 @@ class Scaled:
         """Advance v and write one block of x_{t+1}."""
         scaled_momentum(new, x, previous, gradient, self._second[block], self._step, scratch)
 
+    def around(self, sampled: Tensor) -> Tensor:
+        """The sampled ones themselves."""
+        return sampled
+
     def applied(self, gradient: Tensor, x: Tensor, sample: Callable[[Tensor], Tensor]) -> Tensor:
         """The scaled gradient g / (√v + ε)."""
         return gradient / sample(self._second).sqrt().add_(self._epsilon)
@@ -163,6 +167,10 @@ class Adam(Layered):
         """Advance both moments and write one block of x_{t+1}."""
         strides = self.strides.pieces(block) if self.strides is not None else ()
         adam(new, x, gradient, self._first[block], self._second[block], self._step, scratch, strides)
+
+    def around(self, sampled: Tensor) -> Tensor:
+        """The sampled ones themselves."""
+        return sampled
 
     def applied(self, gradient: Tensor, x: Tensor, sample: Callable[[Tensor], Tensor]) -> Tensor:
         """The preconditioned gradient (1 − β1) g / ((1 − Π β1)(√v̂ + ε)): what α multiplies in displacement form."""

@@ -79,28 +79,28 @@ class Eigenbasis:
     """
 
     def __init__(self, part: slice, sides: Sequence[Side], products: Tensor, bases: Tensor) -> None:
-        self.part, self._sides = part, tuple(sides)
-        sizes = [side.values for side in self._sides]
-        shapes = [(side.blocks, side.size, side.size) for side in self._sides]
+        self.part, self.sides = part, tuple(sides)
+        sizes = [side.values for side in self.sides]
+        shapes = [(side.blocks, side.size, side.size) for side in self.sides]
         self._products = [room.view(shape) for room, shape in zip(torch.split(products, sizes), shapes, strict=True)]
-        self._bases = [room.view(shape) for room, shape in zip(torch.split(bases, sizes), shapes, strict=True)]
-        for basis in self._bases:
+        self.bases = [room.view(shape) for room, shape in zip(torch.split(bases, sizes), shapes, strict=True)]
+        for basis in self.bases:
             basis.copy_(torch.eye(basis.shape[-1]))
 
     def learn(self, gradient: Tensor, decay: float) -> None:
         """Take the products of a gradient (flat, of the tensor alone) into their means."""
-        for side, products in zip(self._sides, self._products, strict=True):
+        for side, products in zip(self.sides, self._products, strict=True):
             products.mul_(decay).add_(side.products(gradient), alpha=1.0 - decay)
 
     def into(self, tensor: Tensor) -> Tensor:
         """The tensor (flat) in the basis of both sides."""
-        for side, basis in zip(self._sides, self._bases, strict=True):
+        for side, basis in zip(self.sides, self.bases, strict=True):
             tensor = side.turn(tensor, basis)
         return tensor
 
     def out(self, tensor: Tensor) -> Tensor:
         """Back from there."""
-        for side, basis in zip(self._sides, self._bases, strict=True):
+        for side, basis in zip(self.sides, self.bases, strict=True):
             tensor = side.turn(tensor, basis.mT)
         return tensor
 
@@ -113,7 +113,7 @@ class Eigenbasis:
         Both in place. A C that has no eigenvectors to be found, as one that has overflowed, leaves its Q.
         """
         m, v = first, second
-        for side, products, basis in zip(self._sides, self._products, self._bases, strict=True):
+        for side, products, basis in zip(self.sides, self._products, self.bases, strict=True):
             try:
                 new = torch.linalg.eigh(products).eigenvectors
             except RuntimeError:  # torch.linalg's LinAlgError is one

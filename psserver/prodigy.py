@@ -109,6 +109,10 @@ class Prodigy:
         self._towards += towards
         self._norm += norm
 
+    def around(self, sampled: Tensor) -> Tensor:
+        """The sampled ones themselves."""
+        return sampled
+
     def applied(self, gradient: Tensor, x: Tensor, sample: Callable[[Tensor], Tensor]) -> Tensor:
         """d ((1 − β1) (d g / (√v + d ε) + λ x)): as AdamW's, and its total momentum is β1 once d and v keep still."""
         step = self._step

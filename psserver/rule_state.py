@@ -7,7 +7,6 @@ from typing import Protocol, TypeAlias, runtime_checkable
 
 from torch import Tensor
 
-from psserver.spread import Spread
 from tuner import Strides
 
 State: TypeAlias = dict[str, Tensor | float | int]
@@ -46,12 +45,17 @@ class Layered:
 class Whole(Protocol):
     """A rule that must see some parts of the vector whole: no block that it is given has less of one than all.
 
-    It does enough to a block for several to be worth doing at once, so it must bear that; `spread` is for what it does
-    to the whole vector.
+    It does enough to a block for several to be worth doing at once, so it must bear that.
     """
-
-    spread: Spread
 
     @property
     def whole(self) -> Sequence[slice]:
         """Those parts, in their order."""
+
+
+@runtime_checkable
+class Preconditioned(Protocol):
+    """A rule that divides gradients by what changes between updates: an old one would now be applied otherwise."""
+
+    def around(self, sampled: Tensor) -> Tensor:
+        """Of which coordinates (int64 [R]) `applied` must know a gradient to tell of the sampled ones (int64 [K])."""

@@ -37,7 +37,8 @@ class Rule(Protocol):
         """What α multiplied in x_{t+1} = x_t + μ (x_t − x_{t−1}) − α a_t, for the total-momentum estimator.
 
         gradient, x: float32 [K], the gradient and the version it was applied to at the coordinates that `sample` takes
-        of a vector [N]. Asked after the blocks of an update, about that update.
+        of a vector [N]. One that is `rule_state.Preconditioned` says which of a gradient's it wants, [R], of any.
+        Asked after the blocks of an update, about that update.
         """
 
     def state_dict(self) -> State:

@@ -110,6 +110,10 @@ class ScheduleFreeAdamW(ScheduleFreeSGD):
             scratch.add_(x, alpha=self._options.weight_decay)
         schedule_free(new, x, self._z_at(block, x), scratch, self._step)
 
+    def around(self, sampled: Tensor) -> Tensor:
+        """The sampled ones themselves."""
+        return sampled
+
     def applied(self, gradient: Tensor, x: Tensor, sample: Callable[[Tensor], Tensor]) -> Tensor:
         """As schedule-free SGD's, of the direction in place of the gradient."""
         direction = gradient / self._root(sample(self._second), torch.empty_like(gradient))

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from psserver.adaptive import Adam, adam_direction, divided, move
+from psserver.around import Around, Blocks, block_count
 from psserver.eigenbasis import Eigenbasis, Placed, Side, sides
 from psserver.options import RuleOptions
 from psserver.rule_state import State, restore
-from psserver.spread import Spread
 
+REGION = 32_768  # float32 values about sampled coordinates: of many blocks of small tensors, of eight of large ones
 _TURNED = {"first": "turned_first", "second": "turned_second"}
 
 
@@ -30,7 +32,7 @@ class Soap(Adam):
     the measurement of total momentum needs, and m and v come from gradients of any staleness. Vectors, and tensors
     that are not told of (embeddings), are Adam's.
 
-    tensors: where those to be turned lie. Keeps, besides m and v, G', room for a step, and two matrices for every block
+    tensors: where those to be turned lie. Keeps, besides m and v, G', and two matrices for every block
     of a dimension. Source: Vyas et al. (2024), SOAP, algorithm 3, after Gupta, Koren and Singer (2018), Shampoo; here
     for each dimension of a convolution, and with m in the basis.
     """
@@ -45,9 +47,9 @@ class Soap(Adam):
             end = start + sum(side.values for side in found)
             self._eigenbases.append(Eigenbasis(part, found, self._products[start:end], self._bases[start:end]))
             start = end
-        self._gradient, self._applied = torch.zeros(size), torch.empty(size)
+        self._gradient = torch.zeros(size)
         self._within: dict[int, list[tuple[int, Eigenbasis]]] = {}
-        self.spread = Spread()
+        self._around: Around | None = None
 
     @property
     def whole(self) -> list[slice]:
@@ -71,16 +73,19 @@ class Soap(Adam):
             scratch[mine] = tensor.out(scratch[mine])
         move(new, x, scratch, self._step, self.strides.pieces(block) if self.strides is not None else ())
 
+    def around(self, sampled: Tensor) -> Tensor:
+        """All of the blocks, as both sides of a tensor have them, in which a sampled coordinate lies."""
+        self._around = Around(self._eigenbases, sampled)
+        return self._around.coordinates
+
     def applied(self, gradient: Tensor, x: Tensor, sample: Callable[[Tensor], Tensor]) -> Tensor:
-        """(1 − β1) of the newest gradient, preconditioned: what α multiplies in displacement form."""
-        found = self._applied
-        divided(self._gradient, self._second, self._step, found)
-
-        def turn_back(tensor: Eigenbasis) -> None:
-            found[tensor.part] = tensor.out(found[tensor.part])
-
-        self.spread.each(turn_back, self._eigenbases)
-        return sample(found).mul_((1.0 - self._step.beta1) * self._step.first_correction)
+        """(1 − β1) of the gradient, preconditioned: what α multiplies in displacement form."""
+        if self._around is None:
+            raise RuntimeError("expected around() to be asked before applied(), it was not")
+        found = self._around.into(gradient)
+        step = torch.empty_like(found)
+        divided(found, self._second.index_select(0, self._around.coordinates), self._step, step)
+        return self._around.out(step).mul_((1.0 - self._step.beta1) * self._step.first_correction)
 
     def _of(self, block: slice) -> list[tuple[int, Eigenbasis]]:
         """The tensors in a block, with their numbers."""
@@ -122,3 +127,43 @@ def _turned(options: RuleOptions, tensors: Sequence[Placed]) -> list[tuple[slice
 
 def _shifted(part: slice, by: int) -> slice:
     return slice(part.start + by, part.stop + by)
+
+
+def turned_share(options: RuleOptions, tensors: Sequence[Placed], size: int) -> float:
+    """How much of N parameters these tensors have whose gradients are turned, in [0, 1]; 0 for any other rule."""
+    if options.name != "soap":
+        return 0.0
+    values: int = sum(part.stop - part.start for part, _ in _turned(options, tensors))
+    return values / size
+
+
+def spare_sample(
+    options: RuleOptions, tensors: Sequence[Placed], size: int, count: int, seed: int, limit: int = REGION
+) -> Tensor | None:
+    """K = `count` of N coordinates (int64, rising), drawn so that what lies `around` them stays small; None for any K.
+
+    Of a uniform sample those that lie in tensors which are turned are drawn again, uniformly from random blocks of
+    these, of at most about `limit` values in all. None where no more than that are turned at all, or by no such rule.
+    """
+    if options.name != "soap":
+        return None
+    turned = _turned(options, tensors)
+    if not 0 < count < size or sum(part.stop - part.start for part, _ in turned) <= limit:
+        return None
+    draw = random.Random(seed)
+    uniform = torch.tensor(sorted(draw.sample(range(size), count)))
+    inside = torch.zeros(count, dtype=torch.bool)
+    for part, _ in turned:
+        inside |= (uniform >= part.start) & (uniform < part.stop)
+    blocks = [(part, found, number) for part, found in turned for number in range(block_count(found))]
+    draw.shuffle(blocks)
+    region, room = [], limit
+    for part, found, number in blocks:
+        block = Blocks(part, found, torch.tensor([number]))
+        region.append(block.coordinates)
+        room -= block.coordinates.numel()
+        if room <= 0:
+            break
+    near = torch.cat(region)
+    again = near[draw.sample(range(near.numel()), min(int(inside.sum()), near.numel()))]
+    return torch.cat([uniform[~inside], again]).sort().values

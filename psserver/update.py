@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from psserver.applied import Applied
 from psserver.rule_state import Attributed, Layered, Whole
 from psserver.rules import Rule
 from psserver.spread import Spread
@@ -102,10 +103,9 @@ class Updater:
         size = trajectory.current.tensor.numel()
         self._blocks = blocks(size, plain.whole if isinstance(plain, Whole) else ())
         self._spread = spread if isinstance(plain, Whole) and not self._compensates else None
-        if self._spread is not None and isinstance(plain, Whole):
-            plain.spread = self._spread
         longest = max(block.stop - block.start for block in self._blocks)
         self._decayed, self._scratch = torch.empty(longest), torch.empty(longest)
+        self._applied = Applied(rule, trajectory, tuner.sample)
         self._newest: tuple[int, Tensor] | None = None
 
     def lacks(self, computed_at: int) -> bool:
@@ -175,7 +175,7 @@ class Updater:
             self.rule.apply(block, new[block], x[block], previous[block], scaled, scratch)
         if self._spread is not None:
             self._spread.each(lambda block: self._write(block, gradient, new, x, previous, settings), self._blocks)
-        applied = self._applied_sample(gradient, x, settings)
+        applied = self._applied_sample(gradient, computed_at, x, settings)
         self.trajectory.commit(slot)
         self._newest = self.trajectory.version, self.tuner.record(self.trajectory.version, new)
         total_momentum = self.tuner.measure(computed_at, applied)
@@ -210,16 +210,18 @@ class Updater:
     def _clipped(self, decayed: Tensor) -> Tensor:
         return self._decayed[: decayed.numel()]
 
-    def _applied_sample(self, gradient: Tensor, x: Tensor, settings: Settings) -> Tensor:
+    def _applied_sample(self, gradient: Tensor, computed_at: int, x: Tensor, settings: Settings) -> Tensor:
         """The gradient as it was applied, at the coordinates the tuner samples."""
-        sampled = self.tuner.sample(gradient)
+        take = self._applied.take
+        given = take(gradient)
         known = self._newest is not None and self._newest[0] == self.trajectory.version
         here = self._newest[1] if self._newest is not None and known else self.tuner.sample(x)
+        there = here if self._applied.alone else take(x) if self._compensates or self._weight_decay else here
         if self._compensates:
-            sampled = self._compensated(sampled, here, self.tuner.sample, torch.empty_like(sampled))
+            given = self._compensated(given, there, take, torch.empty_like(given))
         if self._weight_decay:
-            sampled = torch.add(sampled, here, alpha=self._weight_decay)
-        return self.rule.applied(sampled * settings.scale, here, self.tuner.sample)
+            given = torch.add(given, there, alpha=self._weight_decay)
+        return self._applied.measured(given * settings.scale, here, computed_at)
 
 
 def blocks(size: int, whole: Sequence[slice] = ()) -> list[slice]:

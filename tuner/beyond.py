@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 
-from tuner.both import LOWEST_MOMENTUM, Both
+from tuner.both import EXCESS, LOWEST_MOMENTUM, Both
 
 BEARS = 0.1  # parts of its own momentum's lag that the target bears of staleness; by measurement (docs/research.md)
 GIVES = 0.57  # parts of the whole way to the least momentum in which staleness counts less and less; by measurement
+TURNED = 0.06  # the excess that is borne where the rule turns all gradients into an eigenbasis
 FIRST, LOWEST = 0.5, 0.2  # f starts at this part of w, and is at least that part, once momentum has been used up
 
 
@@ -27,9 +28,16 @@ class Beyond(Both):
 
     where w, f and what moves it are those of `Both`. At μ* = 0.8 nothing at all is changed up to a mean staleness of
     0.4; two, four and eight workers in turn have μ = 0.78, 0.69 and 0.45, and thirteen have used it up.
+
+    turned: how much of the parameters have gradients that the rule turns into an eigenbasis. There the excess of
+    neighbouring coordinates is alike, and 0.06 of it is as much as 0.15 elsewhere: what is borne lies between the two.
     """
 
     _FIRST, _LOWEST = FIRST, LOWEST
+
+    def __init__(self, momentum_min: float, momentum_max: float, turned: float = 0.0) -> None:
+        super().__init__(momentum_min, momentum_max)
+        self.borne = EXCESS + (TURNED - EXCESS) * turned
 
     def _wanted(self, target: float) -> float:
         own = max(0.0, target / (1.0 - target))

@@ -55,6 +55,7 @@ class Both:
         self._fresh, self._stale, self._square = (Tracked(MEMORY, QUICK) for _ in range(3))
         self._share = self._used(0.0, 0.0)
         self._log = 0.0  # ln(f/first)
+        self.borne = EXCESS
         self.clamped: Clamp | None = None
 
     @property
@@ -109,7 +110,7 @@ class Both:
         self._square.update(float(staleness) ** 2)
         if staleness and excess is not None and math.isfinite(excess):
             up = FASTEST_UP * haste(self._stale.value)
-            self._log += min(max(SPEED * (EXCESS - excess), -FASTEST_DOWN), up)
+            self._log += min(max(SPEED * (self.borne - excess), -FASTEST_DOWN), up)
         lowest = self._share * math.log(self._LOWEST / self._FIRST)
         self._log = min(max(self._log, lowest), -math.log(self.first))
 

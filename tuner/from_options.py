@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from torch import Tensor
+
 from tuner.beyond import Beyond
 from tuner.both import Both
 from tuner.constant import Constant
@@ -31,8 +33,13 @@ def build(
     weight_decay: float = 0.0,
     embeddings: tuple[int, ...] = (),
     fans: tuple[int, ...] = (),
+    sampled: Tensor | None = None,
+    turned: float = 0.0,
 ) -> Tuner:
     """The tuner that `options` describe, for N = `size` parameters and a run of `updates`; `seed` draws the sample.
+
+    sampled: the sample's coordinates (int64 [K], rising), where they are not to be drawn from all alike. turned: how
+    much of the parameters have gradients that the rule turns into an eigenbasis.
 
     layers: how many of the parameters each layer has, in their order; without it they are one layer. weight_decay: λ,
     if λx is part of the gradients that the tuner will see. embeddings: which of the layers are. fans: their fan-in, 0
@@ -41,14 +48,15 @@ def build(
     """
     if size < 1:
         raise ValueError(f"size: expected at least 1 parameter, got {size}")
+    sample = options.sample if sampled is None else sampled
     guarded = options.target == "yellowfin" and options.robust
     return Tuner(
         _target(options, size, updates, layers, weight_decay, embeddings, fans),
-        _loop(options),
-        _estimator(options.estimator, options, size, seed),
+        _loop(options, turned),
+        _estimator(options.estimator, options, size, sample, seed),
         options.lr_factor,
-        beside={name: _estimator(name, options, size, seed) for name in options.beside},
-        guard=Guard(size, sample=options.sample, history=options.history, seed=seed) if guarded else None,
+        beside={name: _estimator(name, options, size, sample, seed) for name in options.beside},
+        guard=Guard(size, sample=sample, history=options.history, seed=seed) if guarded else None,
         every=options.every,
     )
 
@@ -93,22 +101,25 @@ def _target(
             return Cosine(rate, momentum, updates=updates, warmup=warmup)
 
 
-def _loop(options: TunerOptions) -> Loop:
+def _loop(options: TunerOptions, turned: float) -> Loop:
     match options.loop:
         case "open":
             return Open()
         case "closed":
             return Closed(options.gain, options.momentum_min, options.momentum_max)
         case "both":
-            of = Beyond if options.target == "distance" else Both
-            return of(options.momentum_min, options.momentum_max)
+            if options.target == "distance":
+                return Beyond(options.momentum_min, options.momentum_max, turned)
+            return Both(options.momentum_min, options.momentum_max)
 
 
-def _estimator(name: Literal["median", "lag", "regression"], options: TunerOptions, size: int, seed: int) -> Estimator:
+def _estimator(
+    name: Literal["median", "lag", "regression"], options: TunerOptions, size: int, sample: int | Tensor, seed: int
+) -> Estimator:
     match name:
         case "lag":
             return Lag()
         case "regression":
-            return Regression(size, sample=options.sample, history=options.history, seed=seed)
+            return Regression(size, sample=sample, history=options.history, seed=seed)
         case "median":
-            return TotalMomentum(size, sample=options.sample, history=options.history, seed=seed)
+            return TotalMomentum(size, sample=sample, history=options.history, seed=seed)

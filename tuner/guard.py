@@ -46,7 +46,7 @@ class Guard:
     size, sample, seed: as for `Sample`. history: versions kept, 4 K history bytes.
     """
 
-    def __init__(self, size: int, *, sample: int, history: int, seed: int) -> None:
+    def __init__(self, size: int, *, sample: int | Tensor, history: int, seed: int) -> None:
         self._sample, self._history = Sample(size, sample, seed), history
         self._rows = torch.empty(0)  # [history, K], written over in place
         self._versions = [-1] * history

@@ -80,7 +80,7 @@ class Regression:
     size, sample, seed: as for `Sample`. history: versions kept, 8 K history bytes; staleness up to history − 4 is seen.
     """
 
-    def __init__(self, size: int, *, sample: int, history: int, seed: int) -> None:
+    def __init__(self, size: int, *, sample: int | Tensor, history: int, seed: int) -> None:
         self._sample, self._history = Sample(size, sample, seed), history
         self._rows = torch.empty(0)  # [2, history, K]: versions, and what was applied to them; written over in place
         self._versions = [-1] * history

@@ -11,13 +11,15 @@ from torch import Tensor
 class Sample:
     """K of N coordinates, drawn once by `seed`, in rising order.
 
-    size: N. sample: K, at most N; 0 for all N.
+    size: N. sample: K, at most N; 0 for all N; or the coordinates themselves, rising (int64 [K]).
     """
 
-    def __init__(self, size: int, sample: int, seed: int) -> None:
+    def __init__(self, size: int, sample: int | Tensor, seed: int) -> None:
         self.size = size
         self._index: Tensor | None = None
-        if 0 < sample < size:
+        if isinstance(sample, Tensor):
+            self._index = sample.clone()
+        elif 0 < sample < size:
             self._index = torch.tensor(sorted(random.Random(seed).sample(range(size), sample)))
 
     @property

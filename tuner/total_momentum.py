@@ -32,11 +32,13 @@ class TotalMomentum:
     Coordinates where |x_v − x_{v−1}| is at most 8 such units of x_v are left out; over the others the median averages
     the rounding away. Of an even number of ratios the lower middle one is the median.
 
-    size: N. sample: K, at most N; 0 for all N. history: versions kept, at least 3. resolution: spacing of the
+    size: N. sample: as for `Sample`. history: versions kept, at least 3. resolution: spacing of the
     parameters' numbers relative to their size (2⁻²³ for float32; 0 uses every coordinate that moved).
     """
 
-    def __init__(self, size: int, *, sample: int, history: int, seed: int, resolution: float = 2.0**-23) -> None:
+    def __init__(
+        self, size: int, *, sample: int | Tensor, history: int, seed: int, resolution: float = 2.0**-23
+    ) -> None:
         self._sample, self._history = Sample(size, sample, seed), history
         self._longest = 1.0 / (ULPS * resolution) if resolution else math.inf
         self._needed = min(NEEDED, -(-self.count // 2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from launch import Experiment, load_experiment, simulate
 from launch.build import checkpoint_bytes, initial_model, make_server, make_task
 from psserver.errors import CheckpointError, SharedMemoryError
+from tuner.beyond import EXCESS, TURNED
 from tuner.distance import schedule
 from tuner.first_distance import FIRST
 
@@ -47,6 +49,19 @@ def test_the_tuner_is_told_of_the_fan_in_of_every_layer() -> None:
     experiment = load_experiment("digits_async16", [*SMALL[1:], *DEFAULT])
     model, layout = initial_model(experiment, make_task(experiment))
     assert model.fans == layout.fans == (9, 144, 512, 32), "3 x 3, 16 times that, and what the linear layers take"
+
+
+def test_the_tuner_is_told_how_much_the_rule_turns_into_an_eigenbasis() -> None:
+    experiment = load_experiment("shakespeare_transformer_async16", [*SMALL[1:], *DEFAULT])
+    model, layout = initial_model(experiment, make_task(experiment))
+    turned = sum(math.prod(shape) for _, shape in layout.tensors) / model.parameters.size
+    assert 0.6 < turned < 0.95, "all but embeddings and vectors"
+    for rule, share in (("soap", turned), ("adam", 0.0)):
+        server, _ = build(
+            load_experiment("shakespeare_transformer_async16", [*SMALL[1:], *DEFAULT, f"rule.name={rule}"]), None
+        )
+        assert server._tuner.loop.borne == pytest.approx(EXCESS + (TURNED - EXCESS) * share)
+        server.close()
 
 
 AT_NOTHING = """

@@ -11,7 +11,7 @@ import torch
 
 from tuner import TunerOptions, build
 from tuner.averages import Tracked
-from tuner.beyond import BEARS, FIRST, GIVES, LOWEST, Beyond
+from tuner.beyond import BEARS, FIRST, GIVES, LOWEST, TURNED, Beyond
 from tuner.both import EXCESS, FASTEST_DOWN, LOWEST_MOMENTUM, MEMORY, QUICK, Both
 
 TARGET = 0.8
@@ -191,3 +191,27 @@ def test_a_recipe_keeps_the_loop_that_knows_of_no_bearing() -> None:
     }
     assert type(loops["distance"]) is Beyond
     assert type(loops["cosine"]) is Both
+
+
+@pytest.mark.parametrize("turned", [0.0, 0.5, 1.0])
+def test_less_excess_is_borne_the_more_is_turned_into_an_eigenbasis(turned: float) -> None:
+    borne = EXCESS + (TURNED - EXCESS) * turned
+    for excess, rises in ((borne - 0.01, True), (borne + 0.01, False)):
+        loop = Beyond(-0.9, 0.999, turned)
+        for _ in range(200):
+            loop.momentum(TARGET)
+            loop.weigh(15, 0.5)
+        for _ in range(3):
+            loop.weigh(15, borne - 0.1)
+        before = loop.factor
+        loop.weigh(15, excess)
+        assert (loop.factor > before) is rises
+
+
+def test_build_tells_it_how_much_is_turned() -> None:
+    made = build(TunerOptions(), 12, 100, 0, turned=1.0)
+    recipe = build(TunerOptions(target="constant"), 12, 100, 0, turned=1.0)
+    assert isinstance(made.loop, Beyond)
+    assert made.loop.borne == TURNED
+    assert isinstance(recipe.loop, Both)
+    assert recipe.loop.borne == EXCESS
