@@ -53,11 +53,11 @@ class Applied:
         return self._coordinates() is None
 
     def measured(self, given: Tensor, x: Tensor, computed_at: int) -> Tensor:
-        """Of the update just written, with the gradient `given` [R] at version x [K], what to measure with [K].
+        """Of the update just written, with the gradient `given` [R] at version x [R], what to measure with [K].
 
         computed_at: v. Where what was applied at v is not known it is the gradient as it was applied.
         """
-        made = self._rule.applied(given, x, self._sample)
+        made = self._rule.applied(given, x, self.take)
         if not self._compares:
             return made
         version, before = self._trajectory.version, self._known.get(computed_at)
@@ -65,7 +65,7 @@ class Applied:
         self._known[version] = given, made
         if before is None or computed_at == version:
             return made
-        return made - self._rule.applied(before[0], x, self._sample) + before[1]
+        return made - self._rule.applied(before[0], x, self.take) + before[1]
 
     def _coordinates(self) -> Tensor | None:
         """Which [R] they are where they are not the sampled ones."""

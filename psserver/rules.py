@@ -36,9 +36,9 @@ class Rule(Protocol):
     def applied(self, gradient: Tensor, x: Tensor, sample: Callable[[Tensor], Tensor]) -> Tensor:
         """What α multiplied in x_{t+1} = x_t + μ (x_t − x_{t−1}) − α a_t, for the total-momentum estimator.
 
-        gradient, x: float32 [K], the gradient and the version it was applied to at the coordinates that `sample` takes
-        of a vector [N]. One that is `rule_state.Preconditioned` says which of a gradient's it wants, [R], of any.
-        Asked after the blocks of an update, about that update.
+        gradient, x: float32 [R], the gradient and the version it was applied to at the coordinates that `sample` takes
+        of a vector [N]: the K that total momentum is measured at, or what a `rule_state.Preconditioned` rule wants
+        around them, of any gradient. The answer is of the K. Asked after the blocks of an update, about that update.
         """
 
     def state_dict(self) -> State:

@@ -213,14 +213,13 @@ class Updater:
     def _applied_sample(self, gradient: Tensor, computed_at: int, x: Tensor, settings: Settings) -> Tensor:
         """The gradient as it was applied, at the coordinates the tuner samples."""
         take = self._applied.take
-        given = take(gradient)
-        known = self._newest is not None and self._newest[0] == self.trajectory.version
-        here = self._newest[1] if self._newest is not None and known else self.tuner.sample(x)
-        there = here if self._applied.alone else take(x) if self._compensates or self._weight_decay else here
+        given, newest = take(gradient), self._newest
+        known = newest is not None and newest[0] == self.trajectory.version and self._applied.alone
+        here = newest[1] if newest is not None and known else take(x)
         if self._compensates:
-            given = self._compensated(given, there, take, torch.empty_like(given))
+            given = self._compensated(given, here, take, torch.empty_like(given))
         if self._weight_decay:
-            given = torch.add(given, there, alpha=self._weight_decay)
+            given = torch.add(given, here, alpha=self._weight_decay)
         return self._applied.measured(given * settings.scale, here, computed_at)
 
 

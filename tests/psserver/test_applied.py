@@ -23,14 +23,14 @@ TENSORS = ((2, SHAPE),)
 LARGE = ((3, (100, 70)), (7003, (128, 128)), (23387, (8, 4, 3, 3)))  # 97 and 33 are the only sides that stay whole
 
 
-def updater(name: RuleName, sample: int = 0) -> Updater:
-    settings = {"precondition_every": 3, "shampoo_beta": 0.8} if name == "soap" else {}
+def updater(name: RuleName, sample: int = 0, decay: float = 0.0, **more: object) -> Updater:
+    settings = {**more, **({"precondition_every": 3, "shampoo_beta": 0.8} if name == "soap" else {})}
     options = TunerOptions(target="constant", learning_rate=RATE, momentum=0.0, loop="open", sample=sample)
     tuner = build(options, SIZE, 100, 1)
     trajectory = Trajectory(np.linspace(1, 2, SIZE, dtype=np.float32), version=0, slots=3, directory=None)
     tuner.record(0, trajectory.current.tensor)
     rule = make_rule(RuleOptions(name=name, beta2=0.9, rho=0.9, **settings), SIZE, 1, TENSORS)  # type: ignore[arg-type]
-    return Updater(trajectory, rule, tuner, 0.0)
+    return Updater(trajectory, rule, tuner, decay)
 
 
 def stale_excesses(made: Updater, updates: int) -> Iterator[float]:
@@ -60,6 +60,19 @@ def test_gradients_that_have_not_changed_leave_no_excess_whatever_they_are_divid
     made = updater(name, sample)
     made._applied._compares = False
     assert max(abs(excess) for excess in stale_excesses(made, 40)) > 4e-3, "there is something to leave out"
+
+
+@pytest.mark.parametrize("correction", ["inverse", "delay-compensated", "gap-aware"])
+def test_corrected_gradients_are_measured_in_an_eigenbasis_too(correction: str) -> None:
+    made = updater("soap", 20, 0.01, staleness=correction)
+    found = list(stale_excesses(made, 30))
+    assert len(found) == 20
+    assert np.isfinite(found).all()
+    fresh = updater("soap", 20, 0.01, staleness=correction)
+    for seed in range(12):
+        gradient = torch.randn(SIZE, generator=torch.Generator().manual_seed(seed))
+        measured = fresh.apply(gradient, fresh.trajectory.version).total_momentum
+        assert seed == 0 or measured == pytest.approx(0.0, abs=1e-3), "without staleness it is the momentum"
 
 
 def test_it_remembers_the_versions_that_are_kept_and_no_more() -> None:
