@@ -17,6 +17,7 @@ from rich.table import Table
 from psserver import RuleOptions
 from psserver.eigenbasis import Placed
 from psserver.rules import make_rule
+from psserver.soap import spare_sample, turned_share
 from psserver.spread import Spread
 from psserver.trajectory import Trajectory
 from psserver.update import Updater
@@ -82,9 +83,11 @@ def measure(size: int, updates: int, threads: int = 1) -> dict[str, list[float]]
 def _updater(size: int, rule: RuleOptions, options: TunerOptions, spread: Spread | None = None) -> Callable[[], None]:
     """One update after another; the versions that gradients are computed at are held, as workers hold them."""
     trajectory = Trajectory(np.zeros(size, np.float32), version=0, slots=_STALENESS + 3, directory=None)
-    tuner = build(options, size, 1_000_000, 0, _layers(size))
+    tensors = _tensors(size)
+    sampled, turned = spare_sample(rule, tensors, size, options.sample, 0), turned_share(rule, tensors, size)
+    tuner = build(options, size, 1_000_000, 0, _layers(size), sampled=sampled, turned=turned)
     tuner.record(0, trajectory.current.tensor)
-    updater = Updater(trajectory, make_rule(rule, size, 1, _tensors(size)), tuner, rule.gradient_decay, spread)
+    updater = Updater(trajectory, make_rule(rule, size, 1, tensors), tuner, rule.gradient_decay, spread)
     gradient = torch.randn(size, generator=torch.Generator().manual_seed(0)) * 1e-3
     held = deque([0] * (_STALENESS + 1))
     for _ in held:
