@@ -147,7 +147,7 @@ def spare_sample(
     """
     if options.name != "soap":
         return None
-    turned = _turned(options, tensors)
+    turned, limit = _turned(options, tensors), max(limit, count)
     if not 0 < count < size or sum(part.stop - part.start for part, _ in turned) <= limit:
         return None
     draw = random.Random(seed)
@@ -165,5 +165,5 @@ def spare_sample(
         if room <= 0:
             break
     near = torch.cat(region)
-    again = near[draw.sample(range(near.numel()), min(int(inside.sum()), near.numel()))]
+    again = near[draw.sample(range(near.numel()), int(inside.sum()))]
     return torch.cat([uniform[~inside], again]).sort().values

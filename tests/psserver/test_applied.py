@@ -120,3 +120,9 @@ def test_where_little_is_turned_the_sample_is_any() -> None:
     assert spare_sample(options, TENSORS, SIZE, 20, 1) is None
     assert spare_sample(options, LARGE, 24000, 0, 1, limit=5000) is None
     assert spare_sample(options, LARGE, 24000, 24000, 1, limit=5000) is None
+
+
+def test_a_sample_larger_than_the_region_is_as_large_as_was_asked_for() -> None:
+    sampled = spare_sample(RuleOptions(name="soap"), LARGE, 24675, 9000, 1, limit=500)
+    assert sampled is not None
+    assert len(torch.unique(sampled)) == 9000
