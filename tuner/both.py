@@ -36,8 +36,8 @@ class Both:
 
         ln f ← ln f + clip(0.2 (0.15 − e), −0.1, 0.05 q),   0.3 w ≤ f ≤ 1,   at first f = w,
 
-    where e = μ̂_T − μ is the excess of total momentum that was measured, α h τ for slow motion (of a stale gradient
-    alone; where nothing is stale f = 1), and q = min(1, (20/(1 + E[τ]))^1.5), see `tuner.dead_time`. So staleness that
+    where e is the excess that was measured (`TotalMomentum.excess`), α h τ for slow motion (of a stale gradient alone;
+    where nothing is stale f = 1), and q = min(1, (20/(1 + E[τ]))^1.5), see `tuner.dead_time`. So staleness that
     curvature does not feel costs no learning rate, and where it is felt f falls until it is borne. `floor`, from the
     target, is a learning rate that staleness alone does not lower: α is at least min(1, 20 w) min(1, f/w) times it, so
     up to twenty workers in turn.

@@ -28,7 +28,7 @@ class Loop(Protocol):
         """Take one measurement of total momentum; None when none could be made."""
 
     def weigh(self, staleness: int, excess: float | None) -> None:
-        """Take the staleness of a push, and the total momentum measured with it less the one applied, if it was."""
+        """Take the staleness of a push, and `TotalMomentum.excess` of its gradient where it was measured."""
 
     def state_dict(self) -> State:
         """Everything that a bit-exact continuation needs."""

@@ -57,7 +57,7 @@ class TunerOptions:
     gain:          γ of the closed loop.
     momentum_min, momentum_max: the clamp of the closed loop.
     sample:        coordinates over which total momentum is measured; 0 means all of them.
-    history:       versions the estimator remembers (staleness it can measure, plus 3).
+    history:       versions the estimator remembers (staleness it can measure, plus 3; for the loop "both" plus 4).
     """
 
     target: Literal["distance", "yellowfin", "constant", "step", "cosine"] = "distance"
@@ -121,7 +121,8 @@ class TunerOptions:
         _need(-1 < self.momentum_min <= 0, "momentum_min", "a number in (-1, 0]", self.momentum_min)
         _need(0 <= self.momentum_max < 1, "momentum_max", "a number in [0, 1)", self.momentum_max)
         _need(self.sample >= 0, "sample", "0 (all coordinates) or more", self.sample)
-        _need(self.history >= 3, "history", "3 versions or more", self.history)
+        least = 5 if self.loop == "both" else 3
+        _need(self.history >= least, "history", f"{least} versions or more with the loop {self.loop!r}", self.history)
 
     @property
     def measure_every(self) -> int:

@@ -24,7 +24,8 @@ class TotalMomentum:
 
         μ̂_T = μ + median_i ( α_v (g_v − a) / (x_v − x_{v−1}) )_i
 
-    exactly, at any delay; so without staleness it equals μ to rounding, whatever the noise.
+    exactly, at any delay; so without staleness it equals μ to rounding, whatever the noise. The loop of both momentum
+    and learning rate goes by the same difference over the step before that one (`excess`).
 
     Of the parameters only K coordinates are kept, drawn once by `seed`, for the last `history` versions, in the
     parameters' own precision (4 K history bytes for float32). Differences of neighbouring versions are exact there, or
@@ -45,6 +46,7 @@ class TotalMomentum:
         self._rows = torch.empty(0)  # [history, K] from the first version on: written over in place, it never grows
         self._versions = [-1] * history
         self._rates = [0.0] * history
+        self._momenta = [0.0] * history
 
     @property
     def count(self) -> int:
@@ -56,13 +58,14 @@ class TotalMomentum:
         return self._sample.take(vector)
 
     def record(self, version: int, sampled: Tensor, learning_rate: float, momentum: float = 0.0) -> None:
-        """Remember a version: its sampled coordinates [K] (copied) and the α of the update that made it."""
+        """Remember a version: its sampled coordinates [K] (copied), and the α and μ of the update that made it."""
         slot = version % self._history
         if not self._rows.numel():
             self._rows = sampled.new_empty(self._history, sampled.numel())
         self._rows[slot] = sampled
         self._versions[slot] = version
         self._rates[slot] = learning_rate
+        self._momenta[slot] = momentum
 
     def measure(self, version: int, applied: Tensor) -> float | None:
         """μ̂_T at `version` from g_v [K], which was computed there and scaled and decayed as it was applied.
@@ -74,10 +77,30 @@ class TotalMomentum:
         if before is None or here is None or after is None:
             return None
         rate = self._rates[(version + 1) % self._history]
+        return self._median((after - here).add_(applied, alpha=rate), before, here)
+
+    def excess(self, version: int, applied: Tensor) -> float | None:
+        """What staleness adds to momentum at `version`: median_i ( α_v (g_v − a) / (x_{v−1} − x_{v−2}) )_i.
+
+        The difference is the one in μ̂_T − μ, but it is divided by the step before. For x_v − x_{v−1} was made by a
+        gradient of the very worker that then was given x_v, and two gradients of one worker have more in common than
+        the trajectory: without replacement from a few batches they contradict each other, whatever α is. In noise,
+        where steps go with momentum μ and no other way, it is 1 + μ − μ² times that excess, in slow motion the same.
+
+        None when version − 2 … version + 1 are not all remembered, and as in `measure`.
+        """
+        older, before, here, after = (self._row(v) for v in (version - 2, version - 1, version, version + 1))
+        if older is None or before is None or here is None or after is None:
+            return None
+        slot = (version + 1) % self._history
+        left = (after - here).add_(applied, alpha=self._rates[slot])
+        return self._median(left.sub_(here - before, alpha=self._momenta[slot]), older, before)
+
+    def _median(self, left: Tensor, before: Tensor, here: Tensor) -> float | None:
+        """Of left/(here − before), over the coordinates that moved; `left` is written over."""
         moved = here - before
-        ratio = (after - here).add_(applied, alpha=rate).div_(moved)
         usable = (here / moved).abs_() < self._longest  # also leaves out whatever divides by zero
-        ratio = ratio.masked_select(usable)
+        ratio = left.div_(moved).masked_select(usable)
         return float(ratio.median()) if ratio.numel() >= self._needed else None
 
     def holds(self, version: int) -> bool:
@@ -88,12 +111,13 @@ class TotalMomentum:
         return self._rows[version % self._history] if self.holds(version) else None
 
     def state_dict(self) -> State:
-        """The remembered versions, oldest first: numbers, learning rates, coordinates [versions, K]; the sample."""
+        """The remembered versions, oldest first: numbers, α, μ, coordinates [versions, K]; the sample."""
         known = sorted(v for v in self._versions if v >= 0)
         return {
             "index": self._sample.saved(),
             "versions": known,
             "rates": [self._rates[v % self._history] for v in known],
+            "momenta": [self._momenta[v % self._history] for v in known],
             "rows": self._rows[[v % self._history for v in known]] if known else None,
         }
 
@@ -106,5 +130,6 @@ class TotalMomentum:
         self._sample.restore(state["index"])
         self._rows = torch.empty(0)
         self._versions = [-1] * self._history
+        momenta = state.get("momenta", [math.nan] * len(state["versions"]))  # not known: the excess is then NaN
         for position, version in enumerate(state["versions"]):
-            self.record(version, rows[position], float(state["rates"][position]))
+            self.record(version, rows[position], float(state["rates"][position]), float(momenta[position]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -13,11 +12,10 @@ from tuner.estimator import Estimator
 from tuner.guard import Guard
 from tuner.lag import Lag
 from tuner.layers import Strides
-from tuner.loop import Clamp, Loop, Open
+from tuner.loop import Clamp, Loop, OneActuator, Open
 from tuner.target import State, Target
+from tuner.total_momentum import TotalMomentum
 from tuner.yellowfin import YellowFinTarget
-
-_REMEMBERED = 1024  # momenta of the last updates, to tell what exceeds them
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,6 @@ class Tuner:
         self.measured_beside: dict[str, float | None] = {}
         self._every, self._count = every, 0
         self._newest = 0
-        self._momenta: deque[float] = deque(maxlen=_REMEMBERED)
         self._learning_rate = 0.0
         self._momentum = 0.0
         self._target_momentum = 0.0
@@ -133,7 +130,6 @@ class Tuner:
         """Remember the sampled coordinates of a version [N], made with the settings last decided; returns them [K]."""
         sampled = self.sample(parameters)
         self._newest = version
-        self._momenta.append(self._momentum)
         for one in (self.estimator, *self.beside.values()):
             one.record(version, sampled, self._learning_rate, self._momentum)
         if self.guard is not None:
@@ -162,9 +158,13 @@ class Tuner:
         measured = self.estimator.measure(version, applied)
         self.measured_beside = {name: one.measure(version, applied) for name, one in self.beside.items()}
         self.loop.observe(self._target_momentum, measured)
-        known = measured is not None and staleness < len(self._momenta)
-        self.loop.weigh(staleness, measured - self._momenta[-1 - staleness] if known and measured is not None else None)
+        self.loop.weigh(staleness, self._excess(version, applied) if staleness else None)
         return measured
+
+    def _excess(self, version: int, applied: Tensor) -> float | None:
+        if isinstance(self.loop, OneActuator) or not isinstance(self.estimator, TotalMomentum):
+            return None  # nobody asks
+        return self.estimator.excess(version, applied)
 
     def _in_strides(self, applied: Tensor) -> Tensor:
         if self._strides is None:
@@ -193,7 +193,6 @@ class Tuner:
             "momentum": self._momentum,
             "target_momentum": self._target_momentum,
             "newest": self._newest,
-            "momenta": list(self._momenta),
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -213,4 +212,3 @@ class Tuner:
         self._momentum = float(state["momentum"])
         self._target_momentum = float(state["target_momentum"])
         self._newest = int(state.get("newest", 0))
-        self._momenta = deque((float(mu) for mu in state.get("momenta", ())), _REMEMBERED)

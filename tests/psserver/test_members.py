@@ -53,6 +53,8 @@ def test_heartbeats_keep_a_slow_worker_a_member() -> None:
             snapshot = client.pull()
             time.sleep(1.5)
             client.push(snapshot, 1.0, np.ones(SIZE, np.float32))
+        # a client that leaves does not wait long for the answer to its goodbye
+        until(lambda: any(kind == "left" for kind, *_ in running.rows.events), 10.0)
         assert [kind for kind, *_ in running.rows.events if kind != "interrupted"] == ["joined", "left"]
 
 

@@ -40,7 +40,7 @@ def imported_torch() -> int:
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize(("size", "updates"), [(LARGE, 400), (SMALL, 2_500)])
+@pytest.mark.parametrize(("size", "updates"), [(LARGE, 250), (SMALL, 1_500)])
 @pytest.mark.parametrize("tuning", [PLAIN, YELLOWFIN], ids=["plain", "yellowfin"])
 def test_the_server_holds_its_versions_and_little_else_and_does_not_grow(
     tuning: list[str], size: int, updates: int, start: Any, tmp_path: Path, slow: Path, records: Any

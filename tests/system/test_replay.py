@@ -41,7 +41,7 @@ EXPERIMENT = """
     [task]
     function = "net.py:recurrent"
     [train]
-    updates = 700
+    updates = 450
     workers = 4
     [rule]
     weight_decay = 1e-4
@@ -67,13 +67,13 @@ def test_a_run_with_a_killed_worker_and_a_pause_is_replayed_to_the_last_bit(
     train.send(signal.SIGINT)
     assert train.code() == 130, train.err
     stopped = run.summary()["updates"]
-    assert stopped < 700
+    assert stopped < 450
     train = yfps("train", run.folder, "--run-dir", run.folder, "--resume")
     assert train.process.returncode == 0, train.err
 
     found = replay(run.folder)
     assert (found.difference, found.notes) == (None, [])
-    assert (found.updates, found.checkpoints[-1]) == (700, 700)
+    assert (found.updates, found.checkpoints[-1]) == (450, 450)
     assert found.gradients == len(run.rows("arrivals")) >= found.updates
     assert any(row["fresh"] and row["step"] > 1 for row in run.rows("arrivals"))
     assert replay(run.folder, until=stopped).updates == stopped

@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from launch import Run, load_experiment
 from launch.build import make_task
 
-UPDATES = 600
+UPDATES = 400
 WORKERS = 16
 pytestmark = pytest.mark.timeout(240)
 

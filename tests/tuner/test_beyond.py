@@ -212,6 +212,6 @@ def test_build_tells_it_how_much_is_turned() -> None:
     made = build(TunerOptions(), 12, 100, 0, turned=1.0)
     recipe = build(TunerOptions(target="constant"), 12, 100, 0, turned=1.0)
     assert isinstance(made.loop, Beyond)
-    assert made.loop.borne == TURNED
+    assert made.loop.borne == pytest.approx(TURNED)
     assert isinstance(recipe.loop, Both)
     assert recipe.loop.borne == EXCESS

@@ -176,21 +176,19 @@ def test_the_floor_gives_way_to_measured_excess_only() -> None:
     assert risen.rate(0.001, 0.004) == pytest.approx(0.004), "nor is it ever above itself"
 
 
-def test_it_takes_the_excess_over_the_momentum_that_was_applied_at_that_version() -> None:
-    """The tuner subtracts the μ that made x_{v+1}, and not the newest, which may be another."""
+def test_it_takes_the_excess_of_the_version_that_a_stale_gradient_was_computed_at() -> None:
     tuner = build(TunerOptions(target="constant", momentum=0.9, loop="both"), 4, 100, 0)
     heard: list[tuple[int, float | None]] = []
     tuner.loop.weigh = lambda staleness, excess: heard.append((staleness, excess))  # type: ignore[method-assign]
-    tuner.estimator.measure = lambda version, applied: 0.75  # type: ignore[method-assign]
+    tuner.estimator.excess = lambda version, applied: 0.25 + version  # type: ignore[attr-defined]
     tuner.record(0, torch.zeros(4))
-    for version, momentum in enumerate((0.1, 0.2, 0.3, 0.4), start=1):
-        tuner.loop.momentum = lambda target, mu=momentum: mu  # type: ignore[method-assign, misc]
+    for version in range(1, 5):
         tuner.look(slice(0, 4), torch.ones(4))
         tuner.decide()
         tuner.absorb(slice(0, 4), torch.ones(4))
         tuner.record(version, torch.zeros(4))
         tuner.measure(max(0, version - 3), torch.ones(4))
-    assert heard == [(s, pytest.approx(0.75 - mu)) for s, mu in ((0, 0.1), (1, 0.1), (2, 0.1), (2, 0.2))]
+    assert heard == [(0, None), (1, 0.25), (2, 0.25), (2, 1.25)]
 
 
 def test_its_state_continues_bit_for_bit() -> None:

@@ -15,7 +15,7 @@ from tuner import TunerOptions
         ("target", "adam"), ("learning_rate", 0.0), ("learning_rate", float("nan")), ("momentum", 1.0),
         ("milestones", (5, 5)), ("milestones", (-1,)), ("decay", 0.0), ("warmup", -1), ("lr_factor", -1.0),
         ("beta", 1.0), ("window", 0), ("smoothing", "log"), ("loop", "shut"), ("gain", 0.0), ("momentum_min", 0.5),
-        ("momentum_max", 1.0), ("sample", -1), ("history", 2), ("estimator", "mean"), ("every", 0),
+        ("momentum_max", 1.0), ("sample", -1), ("history", 2), ("history", 4), ("estimator", "mean"), ("every", 0),
         ("beside", ("mean",)), ("beside", ("lag", "lag")),
     ],
 )  # fmt: skip

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import random
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -85,6 +87,72 @@ def test_the_identity_is_exact_at_any_delay(delay: int) -> None:
             excess = alphas[v] * (gs[v] - applied[v]) / (xs[v] - xs[v - 1])
             got = measure.measure(v, measure.sample(gs[v]))
             assert got == pytest.approx(mu + float(excess.median()), abs=1e-9)
+
+
+@pytest.mark.parametrize("delay", [0, 1, 4])
+def test_the_excess_is_the_same_difference_over_the_step_before_whatever_the_momenta(delay: int) -> None:
+    h, noise = torch.linspace(0.1, 1.0, SIZE, dtype=torch.float64), torch.Generator().manual_seed(3)
+    xs, gs, applied, alphas = [torch.randn(SIZE, dtype=torch.float64, generator=noise)], [], [], []
+    measure = TotalMomentum(SIZE, sample=0, history=delay + 4, seed=0, resolution=2.0**-52)
+    measure.record(0, measure.sample(xs[0]), 0.0)
+    for t in range(30):
+        gs.append(h * xs[t] + 0.1 * torch.randn(SIZE, dtype=torch.float64, generator=noise))
+        v = max(0, t - delay)
+        applied.append(gs[v])
+        alphas.append(0.05 + 0.01 * (t % 2))
+        mu = (-0.3, 0.4, 0.8)[t % 3]
+        xs.append(xs[t] + mu * (xs[t] - xs[max(0, t - 1)]) - alphas[t] * applied[t])
+        measure.record(t + 1, measure.sample(xs[t + 1]), alphas[t], mu)
+        got = measure.excess(v, measure.sample(gs[v]))
+        if v < 2:
+            assert got is None, "two steps before it are needed"
+        else:
+            true = float((alphas[v] * (gs[v] - applied[v]) / (xs[v - 1] - xs[v - 2])).median())
+            assert got == pytest.approx(true, abs=1e-9)
+            assert delay or got == pytest.approx(0.0, abs=1e-9)
+
+
+def excesses(noise: Callable[[int, int], Tensor], mu: float, h: float, updates: int = 600) -> tuple[float, float]:
+    """Means of μ̂_T − μ and of the excess for five workers in turn; noise: of a worker's gradient, by its number."""
+    alpha, workers = 0.01, 5
+    measure = TotalMomentum(SIZE, sample=0, history=workers + 4, seed=0, resolution=2.0**-52)
+    x = previous = torch.ones(SIZE, dtype=torch.float64)
+    held = [h * x + noise(worker, 0) for worker in range(workers)]
+    read = [0] * workers
+    measure.record(0, x, 0.0)
+    total, found = [], []
+    for t in range(updates):
+        worker = t % workers
+        x, previous = x + mu * (x - previous) - alpha * held[worker], x
+        measure.record(t + 1, x, alpha, mu)
+        one, other = measure.measure(read[worker], held[worker]), measure.excess(read[worker], held[worker])
+        if one is not None and other is not None:
+            total.append(one - mu)
+            found.append(other)
+        read[worker] = t + 1
+        held[worker] = h * x + noise(worker, t // workers + 1)
+    return sum(total) / len(total), sum(found) / len(found)
+
+
+def test_gradients_of_a_worker_that_contradict_its_own_last_are_no_excess() -> None:
+    draw = torch.Generator().manual_seed(6)
+    batches = torch.randn(5, 3, SIZE, dtype=torch.float64, generator=draw)
+    batches -= batches.mean(1, keepdim=True)  # three to an epoch, and at x = 0 nothing is left to learn
+    orders = [[order.sample(range(3), 3) for _ in range(200)] for order in (random.Random(k) for k in range(5))]
+
+    def noise(worker: int, step: int) -> Tensor:
+        return batches[worker, orders[worker][step // 3][step % 3]]
+
+    total, found = excesses(noise, 0.0, 0.0)
+    assert total > 0.1, "over its own last step it looks like one"
+    assert abs(found) < 0.02
+
+
+@pytest.mark.parametrize("mu", [-0.3, 0.0, 0.5])
+def test_in_noise_the_excess_is_that_over_the_last_step_times_what_momentum_makes_of_it(mu: float) -> None:
+    draw = torch.Generator().manual_seed(7)
+    total, found = excesses(lambda *_: torch.randn(SIZE, dtype=torch.float64, generator=draw), mu, 2.0, 3000)
+    assert found / total == pytest.approx(1 + mu - mu * mu, rel=0.15)
 
 
 def test_random_workers_add_momentum_and_divide_the_step_on_average() -> None:
@@ -178,6 +246,11 @@ def test_a_restored_estimator_continues_bit_exactly() -> None:
     g = simple_run(first, 12)
     second.load_state_dict(first.state_dict())
     assert second.measure(10, g) == first.measure(10, g)
+    assert second.excess(10, g) == first.excess(10, g) is not None
+    older = {name: value for name, value in first.state_dict().items() if name != "momenta"}
+    second.load_state_dict(older)
+    assert second.measure(10, g) == first.measure(10, g)
+    assert math.isnan(second.excess(10, g) or 0.0), "written before momenta were kept: not known"
     assert second.sample(torch.arange(SIZE)).equal(first.sample(torch.arange(SIZE)))
 
 
