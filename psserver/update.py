@@ -18,6 +18,7 @@ from psserver.staleness import Corrected
 from psserver.trajectory import Trajectory
 from tuner import Settings
 
+Vectors = tuple[Tensor, Tensor, Tensor]  # the new version, the newest one and the one before it, each [N]
 BLOCK = 65_536  # float32 values: the arrays that one block of an update touches fit into the second-level cache
 
 
@@ -160,37 +161,37 @@ class Updater:
             self.tuner.look_curvature(curvature[0] + self._weight_decay, curvature[1] + self._weight_decay)
         settings = self.tuner.decide()
         slot = self.trajectory.next_slot()
-        previous, new = self.trajectory.previous.tensor, slot.tensor
+        vectors = slot.tensor, x, self.trajectory.previous.tensor
         if self._layered is not None:
             self._layered.strides = settings.strides
         self.rule.begin(settings.learning_rate, settings.momentum)
         for block, decayed in self._with_decay(gradient, x):
             self.tuner.absorb(block, decayed)
-            if self._spread is not None:
-                continue
-            scratch = self._scratch[: decayed.numel()]
-            scaled = (
-                decayed if settings.scale == 1.0 else torch.mul(decayed, settings.scale, out=self._clipped(decayed))
-            )
-            self.rule.apply(block, new[block], x[block], previous[block], scaled, scratch)
+            if self._spread is None:
+                count = decayed.numel()
+                self._write(block, decayed, vectors, settings.scale, self._decayed[:count], self._scratch[:count])
         if self._spread is not None:
-            self._spread.each(lambda block: self._write(block, gradient, new, x, previous, settings), self._blocks)
+            self._spread.each(lambda block: self._write_alone(block, gradient, vectors, settings.scale), self._blocks)
         applied = self._applied_sample(gradient, computed_at, x, settings)
         self.trajectory.commit(slot)
-        self._newest = self.trajectory.version, self.tuner.record(self.trajectory.version, new)
+        self._newest = self.trajectory.version, self.tuner.record(self.trajectory.version, slot.tensor)
         total_momentum = self.tuner.measure(computed_at, applied)
         return Update(self.trajectory.version, settings, total_momentum, self.tuner.clamped, self.tuner.measured_beside)
 
     def _write(
-        self, block: slice, gradient: Tensor, new: Tensor, x: Tensor, previous: Tensor, settings: Settings
+        self, block: slice, decayed: Tensor, vectors: Vectors, scale: float, room: Tensor | None, scratch: Tensor
     ) -> None:
-        """One block of the new version, in room of its own, for others may be written at the same time."""
+        """One block of the new version from that of g + λx; room: what is scaled goes there."""
+        new, x, previous = (vector[block] for vector in vectors)
+        scaled = decayed if scale == 1.0 else torch.mul(decayed, scale, out=room)
+        self.rule.apply(block, new, x, previous, scaled, scratch)
+
+    def _write_alone(self, block: slice, gradient: Tensor, vectors: Vectors, scale: float) -> None:
+        """The same in room of its own, for others may be written at the same time."""
         part = gradient[block]
         if self._weight_decay:
-            part = torch.add(part, x[block], alpha=self._weight_decay)
-        if settings.scale != 1.0:
-            part = part * settings.scale
-        self.rule.apply(block, new[block], x[block], previous[block], part, torch.empty_like(part))
+            part = torch.add(part, vectors[1][block], alpha=self._weight_decay)
+        self._write(block, part, vectors, scale, None, torch.empty_like(part))
 
     def _with_decay(self, gradient: Tensor, x: Tensor) -> Iterator[tuple[slice, Tensor]]:
         """Blocks of g + λx; of g itself, without a copy, when there is no weight decay. g is compensated if it is."""
@@ -206,9 +207,6 @@ class Updater:
         if self._correction is None:
             return part
         return self._correction.compensate(part, x, take, room[: part.numel()])
-
-    def _clipped(self, decayed: Tensor) -> Tensor:
-        return self._decayed[: decayed.numel()]
 
     def _applied_sample(self, gradient: Tensor, computed_at: int, x: Tensor, settings: Settings) -> Tensor:
         """The gradient as it was applied, at the coordinates the tuner samples."""
