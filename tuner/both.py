@@ -14,8 +14,8 @@ from tuner.loop import Clamp
 from tuner.target import State
 
 MEMORY, QUICK = 0.98, 0.9  # decays of the averages of τ, τ² and 1/(1 + τ), and of those that tell a change
-EXCESS = 0.15  # of measured over applied momentum that is borne; by measurement (docs/research.md)
-SPEED = 0.2  # of ln f against the excess
+EXCESS = 0.25  # of measured over applied momentum that is borne; by measurement (docs/research.md)
+SPEED = 0.12  # of ln f against the excess
 FASTEST_DOWN, FASTEST_UP = 0.1, 0.05  # most that ln f moves in an update, up times `haste`
 LOWEST = 0.3  # f is at least this part of w
 LOWEST_MOMENTUM = -0.3  # μ = −1 would take half a step off the lag and ring; −0.3 takes a quarter of one off
@@ -34,7 +34,7 @@ class Both:
     with w the running mean of 1/(1 + τ) (1 without staleness, 1/M for M workers in turn, ln M/(M − 1) for M without
     order) and
 
-        ln f ← ln f + clip(0.2 (0.15 − e), −0.1, 0.05 q),   0.3 w ≤ f ≤ 1,   at first f = w,
+        ln f ← ln f + clip(0.12 (0.25 − e), −0.1, 0.05 q),   0.3 w ≤ f ≤ 1,   at first f = w,
 
     where e is the excess that was measured (`TotalMomentum.excess`), α h τ for slow motion (of a stale gradient alone;
     where nothing is stale f = 1), and q = min(1, (20/(1 + E[τ]))^1.5), see `tuner.dead_time`. So staleness that

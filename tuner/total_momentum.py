@@ -14,6 +14,7 @@ from tuner.sample import Sample
 from tuner.target import State
 
 ULPS = 8.0  # a displacement no longer than this many units in the last place of x is mostly rounding
+LEAST = -0.5  # momentum in 1 + μ − μ², which is nothing at −0.618
 NEEDED = 16  # fewest coordinates a median is taken over (or half the sample, where that is smaller)
 
 
@@ -80,12 +81,13 @@ class TotalMomentum:
         return self._median((after - here).add_(applied, alpha=rate), before, here)
 
     def excess(self, version: int, applied: Tensor) -> float | None:
-        """What staleness adds to momentum at `version`: median_i ( α_v (g_v − a) / (x_{v−1} − x_{v−2}) )_i.
+        """What staleness adds: median_i ( α_v (g_v − a) / (x_{v−1} − x_{v−2}) )_i / (1 + μ − μ²), for μ of that update.
 
-        The difference is the one in μ̂_T − μ, but it is divided by the step before. For x_v − x_{v−1} was made by a
-        gradient of the very worker that then was given x_v, and two gradients of one worker have more in common than
-        the trajectory: without replacement from a few batches they contradict each other, whatever α is. In noise,
-        where steps go with momentum μ and no other way, it is 1 + μ − μ² times that excess, in slow motion the same.
+        The difference is the one in μ̂_T − μ, but over the step before. For x_v − x_{v−1} was made by a gradient of the
+        very worker that then was given x_v, and two gradients of one worker have more in common than the trajectory:
+        without replacement from a few batches they contradict each other, whatever α is. In noise, where steps are
+        alike by their momentum only, the median is 1 + μ − μ² times that over the last step, which is divided out: at
+        any μ the answer then is μ̂_T − μ without what one worker's gradients have in common.
 
         None when version − 2 … version + 1 are not all remembered, and as in `measure`.
         """
@@ -93,8 +95,10 @@ class TotalMomentum:
         if older is None or before is None or here is None or after is None:
             return None
         slot = (version + 1) % self._history
-        left = (after - here).add_(applied, alpha=self._rates[slot])
-        return self._median(left.sub_(here - before, alpha=self._momenta[slot]), older, before)
+        momentum = self._momenta[slot]
+        left = (after - here).add_(applied, alpha=self._rates[slot]).sub_(here - before, alpha=momentum)
+        found, least = self._median(left, older, before), max(momentum, LEAST)
+        return None if found is None else found / (1.0 + least - least * least)
 
     def _median(self, left: Tensor, before: Tensor, here: Tensor) -> float | None:
         """Of left/(here − before), over the coordinates that moved; `left` is written over."""

@@ -107,8 +107,9 @@ def test_the_excess_is_the_same_difference_over_the_step_before_whatever_the_mom
         if v < 2:
             assert got is None, "two steps before it are needed"
         else:
-            true = float((alphas[v] * (gs[v] - applied[v]) / (xs[v - 1] - xs[v - 2])).median())
-            assert got == pytest.approx(true, abs=1e-9)
+            over = (alphas[v] * (gs[v] - applied[v]) / (xs[v - 1] - xs[v - 2])).median()
+            then = (-0.3, 0.4, 0.8)[v % 3]
+            assert got == pytest.approx(float(over) / (1 + then - then * then), abs=1e-9)
             assert delay or got == pytest.approx(0.0, abs=1e-9)
 
 
@@ -149,10 +150,10 @@ def test_gradients_of_a_worker_that_contradict_its_own_last_are_no_excess() -> N
 
 
 @pytest.mark.parametrize("mu", [-0.3, 0.0, 0.5])
-def test_in_noise_the_excess_is_that_over_the_last_step_times_what_momentum_makes_of_it(mu: float) -> None:
+def test_in_noise_the_excess_is_that_of_total_momentum_whatever_momentum_is(mu: float) -> None:
     draw = torch.Generator().manual_seed(7)
     total, found = excesses(lambda *_: torch.randn(SIZE, dtype=torch.float64, generator=draw), mu, 2.0, 3000)
-    assert found / total == pytest.approx(1 + mu - mu * mu, rel=0.15)
+    assert found / total == pytest.approx(1.0, rel=0.15)
 
 
 def test_random_workers_add_momentum_and_divide_the_step_on_average() -> None:
@@ -257,3 +258,12 @@ def test_a_restored_estimator_continues_bit_exactly() -> None:
 def test_a_state_of_another_sample_is_refused() -> None:
     with pytest.raises(ValueError, match="expected 50 coordinates, got 100"):
         estimator(sample=50).load_state_dict(estimator(sample=100).state_dict())
+
+
+@pytest.mark.parametrize("mu", [-0.9, -0.618, -0.5])
+def test_the_excess_keeps_its_sign_at_any_momentum(mu: float) -> None:
+    measure = estimator(size=100)
+    for t, x in enumerate((0.0, 1.0, 2.0, 3.0)):
+        measure.record(t, measure.sample(torch.full((100,), x)), 1.0, mu)
+    got = measure.excess(2, torch.full((100,), mu - 1.0 + 0.5))  # the step was 1, of which momentum made μ
+    assert got == pytest.approx(0.5 / 0.25)
