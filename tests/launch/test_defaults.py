@@ -40,7 +40,7 @@ def test_a_hundred_and_twenty_eight_in_turn_learn_too_though_what_a_rise_does_sh
     many = nothing_but_the_task(tmp_path).with_settings("train.workers=128", "train.updates=1500")
     run = simulate(many, tmp_path / "run")
     losses = np.array([row["loss"] for row in run.metrics])
-    assert run.summary["mean_staleness"] == pytest.approx(127, abs=5)
+    assert run.summary["mean_staleness"] == pytest.approx(127, abs=6)
     rounds = np.convolve(losses, np.full(128, 1 / 128), "valid")
     assert rounds.max() < 1.5 * rounds[0], "with quicker rises it comes to hundreds of times that"
     assert losses[-128:].mean() < 2.0, "after some twelve gradients of each worker"
