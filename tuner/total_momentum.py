@@ -14,7 +14,7 @@ from tuner.sample import Sample
 from tuner.target import State
 
 ULPS = 8.0  # a displacement no longer than this many units in the last place of x is mostly rounding
-LEAST = -0.5  # momentum in 1 + μ − μ², which is nothing at −0.618
+LEAST = -0.5  # μ in 1 + μ − μ² is at least this; the sum is 0 at −0.618
 NEEDED = 16  # fewest coordinates a median is taken over (or half the sample, where that is smaller)
 
 
@@ -97,8 +97,8 @@ class TotalMomentum:
         slot = (version + 1) % self._history
         momentum = self._momenta[slot]
         left = (after - here).add_(applied, alpha=self._rates[slot]).sub_(here - before, alpha=momentum)
-        found, least = self._median(left, older, before), max(momentum, LEAST)
-        return None if found is None else found / (1.0 + least - least * least)
+        found, mu = self._median(left, older, before), max(momentum, LEAST)
+        return None if found is None else found / (1.0 + mu - mu * mu)
 
     def _median(self, left: Tensor, before: Tensor, here: Tensor) -> float | None:
         """Of left/(here − before), over the coordinates that moved; `left` is written over."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -69,47 +69,62 @@ def test_coordinates_that_move_by_a_few_units_in_the_last_place_are_left_out() -
     assert got is not None
 
 
+class Delayed:
+    """Gradients of a quadratic with noise, applied `delay` updates late: x, g, a and α by version, in float64."""
+
+    def __init__(self, delay: int, momenta: tuple[float, ...], history: int) -> None:
+        self.h, self.noise = torch.linspace(0.1, 1.0, SIZE, dtype=torch.float64), torch.Generator().manual_seed(3)
+        self.xs = [self._normal()]
+        self.gs: list[Tensor] = []
+        self.applied: list[Tensor] = []
+        self.alphas: list[float] = []
+        self.delay, self.momenta = delay, momenta
+        self.measure = TotalMomentum(SIZE, sample=0, history=history, seed=0, resolution=2.0**-52)
+        self.measure.record(0, self.xs[0], 0.0)
+
+    def _normal(self) -> Tensor:
+        return torch.randn(SIZE, dtype=torch.float64, generator=self.noise)
+
+    def mu(self, version: int) -> float:
+        """μ of the update of that version."""
+        return self.momenta[version % len(self.momenta)]
+
+    def updates(self) -> Iterator[int]:
+        """Thirty updates; the version that the gradient of each was computed at."""
+        for t in range(30):
+            self.gs.append(self.h * self.xs[t] + 0.1 * self._normal())
+            v = max(0, t - self.delay)
+            self.applied.append(self.gs[v])
+            self.alphas.append(0.05 + 0.01 * (t % 2))
+            step = self.mu(t) * (self.xs[t] - self.xs[max(0, t - 1)])
+            self.xs.append(self.xs[t] + step - self.alphas[t] * self.applied[t])
+            self.measure.record(t + 1, self.xs[t + 1], self.alphas[t], self.mu(t))
+            yield v
+
+    def over(self, v: int, step: Tensor) -> float:
+        """The median of α (g_v − a) over a step."""
+        return float((self.alphas[v] * (self.gs[v] - self.applied[v]) / step).median())
+
+
 @pytest.mark.parametrize("delay", [0, 1, 4])
 def test_the_identity_is_exact_at_any_delay(delay: int) -> None:
-    mu, h = 0.4, torch.linspace(0.1, 1.0, SIZE, dtype=torch.float64)
-    noise = torch.Generator().manual_seed(3)
-    xs, gs, applied, alphas = [torch.randn(SIZE, dtype=torch.float64, generator=noise)], [], [], []
-    measure = TotalMomentum(SIZE, sample=0, history=delay + 3, seed=0, resolution=2.0**-52)
-    measure.record(0, measure.sample(xs[0]), 0.0)
-    for t in range(30):
-        gs.append(h * xs[t] + 0.1 * torch.randn(SIZE, dtype=torch.float64, generator=noise))
-        v = max(0, t - delay)
-        applied.append(gs[v])
-        alphas.append(0.05 + 0.01 * (t % 2))
-        xs.append(xs[t] + mu * (xs[t] - xs[max(0, t - 1)]) - alphas[t] * applied[t])
-        measure.record(t + 1, measure.sample(xs[t + 1]), alphas[t])
+    run = Delayed(delay, (0.4,), delay + 3)
+    for v in run.updates():
         if v > 0:
-            excess = alphas[v] * (gs[v] - applied[v]) / (xs[v] - xs[v - 1])
-            got = measure.measure(v, measure.sample(gs[v]))
-            assert got == pytest.approx(mu + float(excess.median()), abs=1e-9)
+            got = run.measure.measure(v, run.gs[v])
+            assert got == pytest.approx(0.4 + run.over(v, run.xs[v] - run.xs[v - 1]), abs=1e-9)
 
 
 @pytest.mark.parametrize("delay", [0, 1, 4])
 def test_the_excess_is_the_same_difference_over_the_step_before_whatever_the_momenta(delay: int) -> None:
-    h, noise = torch.linspace(0.1, 1.0, SIZE, dtype=torch.float64), torch.Generator().manual_seed(3)
-    xs, gs, applied, alphas = [torch.randn(SIZE, dtype=torch.float64, generator=noise)], [], [], []
-    measure = TotalMomentum(SIZE, sample=0, history=delay + 4, seed=0, resolution=2.0**-52)
-    measure.record(0, measure.sample(xs[0]), 0.0)
-    for t in range(30):
-        gs.append(h * xs[t] + 0.1 * torch.randn(SIZE, dtype=torch.float64, generator=noise))
-        v = max(0, t - delay)
-        applied.append(gs[v])
-        alphas.append(0.05 + 0.01 * (t % 2))
-        mu = (-0.3, 0.4, 0.8)[t % 3]
-        xs.append(xs[t] + mu * (xs[t] - xs[max(0, t - 1)]) - alphas[t] * applied[t])
-        measure.record(t + 1, measure.sample(xs[t + 1]), alphas[t], mu)
-        got = measure.excess(v, measure.sample(gs[v]))
+    run = Delayed(delay, (-0.3, 0.4, 0.8), delay + 4)
+    for v in run.updates():
+        got = run.measure.excess(v, run.gs[v])
         if v < 2:
             assert got is None, "two steps before it are needed"
         else:
-            over = (alphas[v] * (gs[v] - applied[v]) / (xs[v - 1] - xs[v - 2])).median()
-            then = (-0.3, 0.4, 0.8)[v % 3]
-            assert got == pytest.approx(float(over) / (1 + then - then * then), abs=1e-9)
+            mu = run.mu(v)
+            assert got == pytest.approx(run.over(v, run.xs[v - 1] - run.xs[v - 2]) / (1 + mu - mu * mu), abs=1e-9)
             assert delay or got == pytest.approx(0.0, abs=1e-9)
 
 
@@ -138,7 +153,7 @@ def excesses(noise: Callable[[int, int], Tensor], mu: float, h: float, updates: 
 def test_gradients_of_a_worker_that_contradict_its_own_last_are_no_excess() -> None:
     draw = torch.Generator().manual_seed(6)
     batches = torch.randn(5, 3, SIZE, dtype=torch.float64, generator=draw)
-    batches -= batches.mean(1, keepdim=True)  # three to an epoch, and at x = 0 nothing is left to learn
+    batches -= batches.mean(1, keepdim=True)  # three to an epoch, whose mean is 0: nothing is left to learn
     orders = [[order.sample(range(3), 3) for _ in range(200)] for order in (random.Random(k) for k in range(5))]
 
     def noise(worker: int, step: int) -> Tensor:
