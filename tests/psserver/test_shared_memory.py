@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import signal
@@ -129,11 +130,12 @@ def test_a_worker_that_finds_no_room_for_its_gradient_sends_frames(tiny: Path) -
         assert told[0].startswith("worker 1 must send frames: shared memory: expected 0.2 MB")
 
 
-def test_a_shortage_in_the_middle_of_a_run_does_not_end_it(tiny: Path) -> None:
+def test_a_shortage_in_the_middle_of_a_run_does_not_end_it(tiny: Path, caplog: pytest.LogCaptureFixture) -> None:
     size = 50_000
     options = {"size": size, "workers": 1, "slots": 3, "shared_memory_dir": str(tiny)}
-    with Running("tcp://127.0.0.1:*", **options) as running, ParameterClient(running.address, size) as client:
-        readers = [ParameterClient(running.address, size) for _ in range(3)]
+    with contextlib.ExitStack() as closing:
+        running = closing.enter_context(Running("tcp://127.0.0.1:*", **options))
+        client, *readers = [closing.enter_context(ParameterClient(running.address, size)) for _ in range(4)]
         snapshot = client.pull()
         for reader in readers:
             reader.join()
@@ -141,9 +143,10 @@ def test_a_shortage_in_the_middle_of_a_run_does_not_end_it(tiny: Path) -> None:
             snapshot = client.push(snapshot, 1.0, np.ones(size, np.float32))
         for _ in range(5):
             snapshot = client.push(snapshot, 1.0, np.ones(size, np.float32))
-        assert (snapshot.version, running.server.trajectory.slots) == (8, 6)
-        for reader in readers:
-            reader.close()
+        assert snapshot.version == 8
+        # three are read, two are the newest, one is written; one sent as frames is held until ZeroMQ has sent it
+        assert running.server.trajectory.slots >= 6
+        assert "one more version is kept in private memory" in caplog.text
 
 
 OWNER = "import sys, time; from pathlib import Path; from psserver.shared_memory import Segment\n"
