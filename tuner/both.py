@@ -48,7 +48,7 @@ class Both:
     That is for a recipe that knows nothing of staleness; `Beyond` is for a target that does.
     """
 
-    _FIRST, _LOWEST = 1.0, LOWEST
+    _LOWEST = LOWEST
 
     def __init__(self, momentum_min: float, momentum_max: float) -> None:
         self._min, self._max = max(momentum_min, LOWEST_MOMENTUM), momentum_max
@@ -71,7 +71,7 @@ class Both:
     @property
     def first(self) -> float:
         """Where f starts, in (0, 1]."""
-        return 1.0 if self._share == 0.0 else float((self._FIRST * self.freshness) ** self._share)
+        return 1.0 if self._share == 0.0 else float((self._part() * self.freshness) ** self._share)
 
     @property
     def factor(self) -> float:
@@ -95,6 +95,10 @@ class Both:
         """s, where staleness asks for the momentum `wanted`."""
         return 1.0
 
+    def _part(self) -> float:
+        """At which part of w f starts, once momentum has been used up."""
+        return 1.0
+
     def rate(self, learning_rate: float, floor: float) -> float:
         """α to apply now."""
         least = floor * min(1.0, BORNE * self.freshness)
@@ -111,7 +115,7 @@ class Both:
         if staleness and excess is not None and math.isfinite(excess):
             up = FASTEST_UP * haste(self._stale.value)
             self._log += min(max(SPEED * (self.borne - excess), -FASTEST_DOWN), up)
-        lowest = self._share * math.log(self._LOWEST / self._FIRST)
+        lowest = self._share * math.log(self._LOWEST / self._part())
         self._log = min(max(self._log, lowest), -math.log(self.first))
 
     def state_dict(self) -> State:

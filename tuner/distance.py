@@ -17,6 +17,7 @@ from tuner.first_distance import first_distances
 from tuner.invariance import Invariance
 from tuner.layers import Layers, Strides
 from tuner.sparsity import Sparsity
+from tuner.spread import Spread
 from tuner.sums import Sums, dot
 from tuner.target import Decision, NonFiniteGradient, State
 
@@ -25,7 +26,7 @@ SHRINKING = 0.02  # what an estimate loses in an update where its layer has gone
 BELOW = 0.005  # what it loses then below d_0, where gradients are stale, and regains in an update where that is not so
 DOUBT = 2.0  # standard errors by which ⟨g, x_0 − x_v⟩ must be below 0 for that
 MEMORY = 0.98  # decay of all sums and averages: what the last fifty gradients say, not the first hundred
-WARMUP, MOST = 40, 0.1  # updates of linear warm-up, and how much of a short run they may be
+WARMUP, MOST = 40, 0.1  # updates of linear warm-up, by the spread of delays, and how much of a short run they may be
 ROUNDS = 2.5  # gradients of every worker that it takes at least: the first is of x_0 in all, and they add up
 POWER = 1.5  # the learning rate falls as (1 − t/T)^1.5 over the run's T updates
 
@@ -33,8 +34,8 @@ POWER = 1.5  # the learning rate falls as (1 − t/T)^1.5 over the run's T updat
 class LearntDistance:
     """α_t = d_t · min(1, (t+1)/W) · (1 − t/T)^1.5 in each layer, for a rule whose steps are as long as α everywhere.
 
-    W is the smaller of 40 and T/10 or, if that is more, 2.5 (1 + E[τ]) with the mean staleness: 2.5 rounds of workers
-    in turn.
+    W is the smaller of 40/D and T/10 or, if that is more, 2.5 (1 + E[τ])/D with the mean staleness: 2.5 rounds of
+    workers in turn. D is the `Spread` of delays, 1 in turn and M ln M/(M − 1) for M without order.
 
     d estimates the largest distance of any of the layer's coordinates to the optimum. With k = 0.02 (d/d_0)² α_t/d
     and g the gradient that was computed at version v, which must still be known (or a replay would count otherwise):
@@ -88,6 +89,7 @@ class LearntDistance:
         self._sums = Sums()
         self._sparsity, self._invariance = Sparsity(self._layers, embeddings), Invariance(self._layers, weight_decay)
         self._fresh, self._stale, self._staleness = Average(MEMORY), Average(MEMORY), 0
+        self._spread = Spread()
         self._parts = [part / size for part in self._layers.sizes]
         zero = [0.0] * len(self._layers)
         self._first, self._distances, self._invariant = list(zero), list(zero), [False] * len(zero)
@@ -140,7 +142,8 @@ class LearntDistance:
             raise NonFiniteGradient(f"expected a finite gradient, got one with ‖g‖² = {squares}")
         if self._count == 0:
             self._begin()
-        share = schedule(self._count, self._updates, self._stale.update(float(staleness)))
+        stale, spread = self._stale.update(float(staleness)), self._spread.update(staleness)
+        share = schedule(self._count, self._updates, stale, spread)
         for layer, towards in enumerate(everywhere):
             self._advance(layer, towards, share)
         self._count += 1
@@ -222,6 +225,7 @@ class LearntDistance:
             "count": self._count,
             "fresh": self._fresh.state_dict(),
             "stale": self._stale.state_dict(),
+            "spread": self._spread.state_dict(),
             "sparsity": self._sparsity.state_dict(),
             "first": list(self._first),
             "invariant": list(self._invariant),
@@ -246,6 +250,8 @@ class LearntDistance:
         self._count = int(state["count"])
         self._fresh.load_state_dict(state["fresh"])
         self._stale.load_state_dict(state["stale"])
+        if "spread" in state:
+            self._spread.load_state_dict(state["spread"])
         self._sparsity.load_state_dict(state["sparsity"])
         self._first = [float(value) for value in state["first"]]
         self._invariant = [bool(value) for value in state["invariant"]]
@@ -258,8 +264,8 @@ class LearntDistance:
         self._sum = None if state["sum"] is None else state["sum"].clone()
 
 
-def schedule(t: int, updates: int, stale: float = 0.0) -> float:
-    """`min(1, (t+1)/W) (1 − t/T)^1.5` for update number t of T, from 0, with a mean staleness; 0 from T on."""
+def schedule(t: int, updates: int, staleness: float = 0.0, spread: float = 1.0) -> float:
+    """`min(1, (t+1)/W) (1 − t/T)^1.5` for update number t of T, from 0, with E[τ] and D; 0 from T on."""
     left = max(0.0, 1.0 - t / updates)
-    warmup = max(min(WARMUP, MOST * updates), ROUNDS * (1.0 + stale))
+    warmup = max(min(WARMUP / spread, MOST * updates), ROUNDS * (1.0 + staleness) / spread)
     return float(min(1.0, (t + 1) / warmup) * left**POWER)
