@@ -29,8 +29,8 @@ class Beyond(Both):
         (0.2 w)^s ≤ f ≤ 1,   at first f = (0.5 D w)^s,
 
     where w, f and what moves it are those of `Both`, and D is the `Spread` of delays, 1 for workers in turn and 3 for
-    sixteen without order. At μ* = 0.8 nothing at all is changed up to a mean staleness of
-    0.4; two, four and eight workers in turn have μ = 0.78, 0.69 and 0.45, and thirteen have used it up.
+    sixteen without order. At μ* = 0.8 nothing at all is changed up to a mean staleness of 0.4; two, four and eight
+    workers in turn have μ = 0.78, 0.69 and 0.45, and thirteen have used it up.
 
     turned: how much of the parameters have gradients that the rule turns into an eigenbasis. There the excess of
     neighbouring coordinates is alike, and 0.065 of it is as much as 0.25 elsewhere: what is borne lies between the two.

@@ -71,7 +71,7 @@ class Both:
     @property
     def first(self) -> float:
         """Where f starts, in (0, 1]."""
-        return 1.0 if self._share == 0.0 else float((self._part() * self.freshness) ** self._share)
+        return 1.0 if self._share == 0.0 else float(min(1.0, self._part() * self.freshness) ** self._share)
 
     @property
     def factor(self) -> float:

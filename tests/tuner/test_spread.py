@@ -78,6 +78,16 @@ def test_without_order_the_learning_rate_starts_as_many_times_higher_and_ends_as
     assert lowest.factor == pytest.approx(LOWEST * lowest.freshness, rel=1e-9)
 
 
+@pytest.mark.parametrize("quick", [0, 1, 15])
+def test_wherever_it_starts_the_learning_rate_stays_within_its_range(quick: int) -> None:
+    loop = Beyond(-0.9, 0.999)
+    for tau in pushes(16, 300, quick=quick):
+        loop.momentum(0.8)
+        loop.weigh(tau, 0.0)
+        assert 0.0 < loop.factor <= 1.0
+        assert 0.0 < loop.first <= 1.0
+
+
 def test_a_loop_saved_before_there_was_one_finds_it_anew() -> None:
     saved = used_up(0.0).state_dict()
     del saved["spread"]
