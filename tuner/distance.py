@@ -20,22 +20,20 @@ from tuner.sparsity import Sparsity
 from tuner.spread import Spread
 from tuner.sums import Sums, dot
 from tuner.target import Decision, NonFiniteGradient, State
+from tuner.warmup import WarmUp
 
 GROWTH = 0.03  # most that an estimate grows in an update, times `haste`; by measurement, as all (docs/research.md)
 SHRINKING = 0.02  # what an estimate loses in an update where its layer has gone too far
 BELOW = 0.005  # what it loses then below d_0, where gradients are stale, and regains in an update where that is not so
 DOUBT = 2.0  # standard errors by which ⟨g, x_0 − x_v⟩ must be below 0 for that
 MEMORY = 0.98  # decay of all sums and averages: what the last fifty gradients say, not the first hundred
-WARMUP, MOST = 40, 0.1  # updates of linear warm-up, by the spread of delays, and how much of a short run they may be
-ROUNDS = 2.5  # gradients of every worker that it takes at least: the first is of x_0 in all, and they add up
 POWER = 1.5  # the learning rate falls as (1 − t/T)^1.5 over the run's T updates
 
 
 class LearntDistance:
-    """α_t = d_t · min(1, (t+1)/W) · (1 − t/T)^1.5 in each layer, for a rule whose steps are as long as α everywhere.
+    """α_t = d_t · p_t · (1 − t/T)^1.5 in each layer, for a rule whose steps are as long as α everywhere.
 
-    W is the smaller of 40/D and T/10 or, if that is more, 2.5 (1 + E[τ])/D with the mean staleness: 2.5 rounds of
-    workers in turn. D is the `Spread` of delays, 1 in turn and M ln M/(M − 1) for M without order.
+    p rises to 1 in the first updates, see `WarmUp`.
 
     d estimates the largest distance of any of the layer's coordinates to the optimum. With k = 0.02 (d/d_0)² α_t/d
     and g the gradient that was computed at version v, which must still be known (or a replay would count otherwise):
@@ -90,6 +88,7 @@ class LearntDistance:
         self._sparsity, self._invariance = Sparsity(self._layers, embeddings), Invariance(self._layers, weight_decay)
         self._fresh, self._stale, self._staleness = Average(MEMORY), Average(MEMORY), 0
         self._spread = Spread()
+        self._warm_up, self._way = WarmUp(updates, self._spread), 0.0
         self._parts = [part / size for part in self._layers.sizes]
         zero = [0.0] * len(self._layers)
         self._first, self._distances, self._invariant = list(zero), list(zero), [False] * len(zero)
@@ -123,6 +122,8 @@ class LearntDistance:
             self._invariance.look(block, gradient, origin)
             return
         way = self._start[block] - origin
+        if not self._warm_up.over:
+            self._way += dot(way, way)
         for layer, part in self._layers.pieces(block):
             self._towards[layer] += dot(gradient[part], way[part])
 
@@ -133,7 +134,7 @@ class LearntDistance:
         """The numbers for this update; see `Target` for the errors."""
         if not self._sums.blocks:
             raise RuntimeError("expected look() at the blocks of a gradient before decide(), got none")
-        (squares, _), everywhere, staleness = self._sums.totals(), self._towards, self._staleness
+        (squares, _), everywhere, way, staleness = self._sums.totals(), self._towards, self._way, self._staleness
         self._forget()
         if not (math.isfinite(squares) and all(math.isfinite(towards) for towards in everywhere)):
             self._start = self._start if self._count else None
@@ -142,8 +143,10 @@ class LearntDistance:
             raise NonFiniteGradient(f"expected a finite gradient, got one with ‖g‖² = {squares}")
         if self._count == 0:
             self._begin()
-        stale, spread = self._stale.update(float(staleness)), self._spread.update(staleness)
-        share = schedule(self._count, self._updates, stale, spread)
+        self._stale.update(float(staleness))
+        self._spread.update(staleness)
+        share = self._warm_up.update(staleness, _cosine(sum(everywhere), squares, way))
+        share *= falling(self._count, self._updates)
         for layer, towards in enumerate(everywhere):
             self._advance(layer, towards, share)
         self._count += 1
@@ -211,7 +214,7 @@ class LearntDistance:
 
     def _forget(self) -> None:
         self._sums.clear()
-        self._staleness = 0
+        self._staleness, self._way = 0, 0.0
         self._towards = [0.0] * len(self._layers)
 
     def _mean(self, values: list[float]) -> float:
@@ -226,6 +229,7 @@ class LearntDistance:
             "fresh": self._fresh.state_dict(),
             "stale": self._stale.state_dict(),
             "spread": self._spread.state_dict(),
+            "warm_up": self._warm_up.state_dict(),
             "sparsity": self._sparsity.state_dict(),
             "first": list(self._first),
             "invariant": list(self._invariant),
@@ -252,6 +256,10 @@ class LearntDistance:
         self._stale.load_state_dict(state["stale"])
         if "spread" in state:
             self._spread.load_state_dict(state["spread"])
+        if "warm_up" in state:
+            self._warm_up.load_state_dict(state["warm_up"])
+        else:
+            self._warm_up.begun_before(self._count)
         self._sparsity.load_state_dict(state["sparsity"])
         self._first = [float(value) for value in state["first"]]
         self._invariant = [bool(value) for value in state["invariant"]]
@@ -264,8 +272,12 @@ class LearntDistance:
         self._sum = None if state["sum"] is None else state["sum"].clone()
 
 
-def schedule(t: int, updates: int, staleness: float = 0.0, spread: float = 1.0) -> float:
-    """`min(1, (t+1)/W) (1 − t/T)^1.5` for update number t of T, from 0, with E[τ] and D; 0 from T on."""
-    left = max(0.0, 1.0 - t / updates)
-    warmup = max(min(WARMUP / spread, MOST * updates), ROUNDS * (1.0 + staleness) / spread)
-    return float(min(1.0, (t + 1) / warmup) * left**POWER)
+def falling(t: int, updates: int) -> float:
+    """`(1 − t/T)^1.5` for update number t of T, from 0; 0 from T on."""
+    return float(max(0.0, 1.0 - t / updates) ** POWER)
+
+
+def _cosine(product: float, squares: float, way: float) -> float | None:
+    """The cosine of two vectors, of their product and squared lengths; None where one is 0."""
+    lengths = math.sqrt(squares) * math.sqrt(way)
+    return product / lengths if lengths > 0.0 else None

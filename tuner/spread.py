@@ -31,6 +31,16 @@ class Spread:
         return self.value
 
     @property
+    def freshness(self) -> float:
+        """w, in (0, 1]; 1 before anything is known."""
+        return 1.0 if self._fresh.empty else self._fresh.value
+
+    @property
+    def round(self) -> float:
+        """(1 + E[τ])/D: how many gradients come before the first that was computed after the one now applied."""
+        return (1.0 + self._stale.value) / self.value
+
+    @property
     def value(self) -> float:
         """D, in [1, M]; 1 before anything is known."""
         if self._fresh.empty:

@@ -15,8 +15,8 @@ from launch import Experiment, load_experiment, simulate
 from launch.build import checkpoint_bytes, initial_model, make_server, make_task
 from psserver.errors import CheckpointError, SharedMemoryError
 from tuner.beyond import EXCESS, TURNED
-from tuner.distance import schedule
 from tuner.first_distance import FIRST
+from tuner.warmup import linear
 
 SMALL = ["task.arguments={size=50}", "train.updates=8", "server.shared_memory=false", "checkpoint.every=4"]
 
@@ -91,7 +91,7 @@ def test_weights_that_start_at_nothing_step_by_what_their_shape_is_worth(tmp_pat
     (tmp_path / "at_nothing.py").write_text(AT_NOTHING)
     (tmp_path / "at_nothing.toml").write_text('[task]\nfunction = "at_nothing.py:task"\n[train]\nworkers = 1\n')
     run = simulate(load_experiment(tmp_path / "at_nothing.toml", ["train.updates=3", *DEFAULT]), tmp_path / "run")
-    assert run.metrics[0]["learning_rate"] == pytest.approx(FIRST / 16 * schedule(0, 3), rel=1e-5)
+    assert run.metrics[0]["learning_rate"] == pytest.approx(FIRST / 16 * linear(0, 3), rel=1e-5)
 
 
 def test_a_server_without_a_folder_writes_nothing() -> None:

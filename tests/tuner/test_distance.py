@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from tests.tuner.telling import SIZE, told
-from tuner.distance import GROWTH, SHRINKING, LearntDistance, schedule
+from tuner.distance import GROWTH, SHRINKING, LearntDistance, falling
 from tuner.first_distance import FIRST, INITIAL
 from tuner.sparsity import DENSE
 from tuner.target import Decision, NonFiniteGradient
+from tuner.warmup import FIRST as PART
+from tuner.warmup import linear
 
 UPDATES = 1500
 WHOLE = slice(0, SIZE)
@@ -128,23 +130,14 @@ def test_the_learning_rate_is_the_estimate_times_a_warm_up_and_a_fall_to_nothing
 
 
 def test_the_schedule_by_hand() -> None:
-    assert [schedule(t, 1000) for t in (0, 500, 999, 1000, 2000)] == pytest.approx(
-        [1 / 40, 0.5**1.5, 0.001**1.5, 0.0, 0.0], abs=1e-15
+    descent, rates = Descent(1.0), []
+    for _ in range(UPDATES):
+        rates.append(descent.step().learning_rate / descent.target.distance)
+    expected = [min(1.0, (t + 1) / 40) * (1 - t / UPDATES) ** 1.5 for t in range(UPDATES)]
+    assert rates == pytest.approx(expected, rel=1e-6)
+    assert [falling(t, 1000) for t in (0, 500, 999, 1000, 2000)] == pytest.approx(
+        [1.0, 0.5**1.5, 0.001**1.5, 0.0, 0.0], abs=1e-15
     )
-    rising = [schedule(t, 10**9) for t in range(40)]
-    assert rising == pytest.approx([(t + 1) / 40 for t in range(40)], rel=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("updates", "stale", "warmup"), [(400, 0.0, 40), (100, 0.0, 10), (100, 3.0, 10), (20, 3.0, 10)]
-)
-def test_a_short_run_warms_up_for_a_tenth_of_it_or_two_and_a_half_rounds(
-    updates: int, stale: float, warmup: int
-) -> None:
-    falling = [(1 - t / updates) ** 1.5 for t in range(updates)]
-    rising = [min(1.0, (t + 1) / warmup) for t in range(updates)]
-    expected = [up * down for up, down in zip(rising, falling, strict=True)]
-    assert [schedule(t, updates, stale) for t in range(updates)] == pytest.approx(expected, rel=1e-12)
 
 
 def test_the_estimate_by_hand() -> None:
@@ -229,7 +222,7 @@ def test_where_gradients_are_sparse_steps_are_longer_and_distances_are_not(stale
     assert target.distances == pytest.approx((FIRST, FIRST), rel=1e-6)
     assert decision.strides is not None
     rates = [decision.learning_rate * stride for stride in decision.strides.factors]
-    share = schedule(0, 10, staleness)
+    share = PART if staleness else linear(0, 10)
     assert rates == pytest.approx([FIRST * share, factor**2 * FIRST * share], rel=1e-6)
     assert decision.floor == pytest.approx(FIRST * factor**0.5 * share, rel=1e-6)
 
@@ -242,7 +235,7 @@ def test_a_distance_beyond_what_sparsity_alone_asks_for_is_gone_by_itself() -> N
     decision = told(target, gradient, torch.ones(SIZE))
     assert decision.strides is not None
     rate = decision.learning_rate * decision.strides.factors[1]
-    assert rate == pytest.approx(5 * FIRST * DENSE * 20.0 * schedule(1, 10), rel=1e-6)
+    assert rate == pytest.approx(5 * FIRST * DENSE * 20.0 * linear(1, 10) * falling(1, 10), rel=1e-6)
 
 
 def test_each_layer_goes_by_its_own_distance() -> None:

@@ -8,9 +8,10 @@ from itertools import pairwise
 import pytest
 import torch
 
-from tuner.distance import BELOW, MEMORY, LearntDistance, schedule
+from tuner.distance import BELOW, LearntDistance, falling
 from tuner.first_distance import FIRST
 from tuner.target import Decision
+from tuner.warmup import LEAST
 
 SIZE, KNOWN = 12, 20  # KNOWN: updates before standard errors are believed
 WHOLE = slice(0, SIZE)
@@ -49,28 +50,6 @@ def test_below_its_first_value_it_falls_slowly_to_the_root_of_the_freshness_time
     least = FIRST_D * (1.0 + staleness) ** -0.5
     assert seen[late:] == pytest.approx([max(d, least) for d in falling[: len(seen) - late]], rel=1e-5)
     assert seen[-1] == pytest.approx(least, rel=1e-6)
-
-
-def warm_up(staleness: int) -> list[float]:
-    """α in parts of what it is after the warm-up."""
-    target = LearntDistance(SIZE, momentum=0.8, updates=10**9)
-    return [pushed(target, 0, min(t, staleness)).learning_rate / FIRST_D for t in range(300)]
-
-
-def test_the_warm_up_lasts_two_and_a_half_rounds_of_workers_in_turn_if_that_is_longer() -> None:
-    few, many = [min(1.0, (t + 1) / 40) for t in range(300)], warm_up(63)
-    assert warm_up(15) == pytest.approx(warm_up(0), rel=1e-12)
-    assert warm_up(15) == pytest.approx(few, rel=1e-6)
-    assert [many[t] for t in (0, 63)] == pytest.approx([1 / 40, 64 / (2.5 * (1 + mean_of_first(64)))], rel=1e-6)
-    assert 140 < next(t for t, part in enumerate(many) if part > 1 - 1e-6) < 160
-    assert all(b >= 0.99 * a for a, b in pairwise(many)), "while the first round lasts its length is not known"
-    assert min(many[30:90]) > 0.6
-
-
-def mean_of_first(count: int) -> float:
-    """Of staleness 0, 1, 2 …, weighted as the target weighs it."""
-    weights = [MEMORY ** (count - 1 - t) for t in range(count)]
-    return sum(w * t for t, w in enumerate(weights)) / sum(weights)
 
 
 def test_without_staleness_it_stays_at_its_first_value() -> None:
@@ -135,6 +114,7 @@ def test_steps_and_their_floor_go_by_what_is_left_of_each_layer() -> None:
     assert (low, kept) == (pytest.approx(FIRST_D / 4, rel=1e-6), pytest.approx(FIRST_D, rel=1e-6))
     assert decision.strides is not None
     rates = [decision.learning_rate * factor for factor in decision.strides.factors]
-    assert rates == pytest.approx([d * schedule(299, 1000) for d in (low, kept)], rel=1e-9)
+    share = falling(299, 1000) * LEAST  # the warm-up has gone too far as well
+    assert rates == pytest.approx([d * share for d in (low, kept)], rel=1e-9)
     mean = math.exp((4 * math.log(low) + 8 * math.log(kept)) / 12)
-    assert decision.floor == pytest.approx(mean * schedule(299, 1000), rel=1e-9)
+    assert decision.floor == pytest.approx(mean * share, rel=1e-9)

@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from tests.tuner.telling import SIZE, told
-from tuner.distance import LearntDistance, schedule
+from tuner.distance import LearntDistance, falling
 from tuner.first_distance import APART, FIRST, INVARIANT, SMALL, first_distances, magnitudes
 from tuner.layers import Layers
+from tuner.warmup import FIRST as PART
+from tuner.warmup import linear
 
 
 def test_layers_start_with_their_own_magnitude_within_a_factor_of_four_of_the_whole() -> None:
@@ -20,7 +22,7 @@ def test_layers_start_with_their_own_magnitude_within_a_factor_of_four_of_the_wh
     decision = told(target, torch.ones(SIZE), origin)
     assert decision.strides is not None
     rates = [decision.learning_rate * factor for factor in decision.strides.factors]
-    assert rates == pytest.approx([d * schedule(1, 10) for d in target.distances], rel=1e-12)
+    assert rates == pytest.approx([d * linear(1, 10) * falling(1, 10) for d in target.distances], rel=1e-12)
 
 
 USUAL = (1 / 16, 1 / 4)
@@ -102,7 +104,7 @@ def test_an_embedding_starts_as_many_times_as_far_as_gradients_are_stale(stalene
     assert target.distances == pytest.approx((FIRST, FIRST), rel=1e-6), "its estimate is as any other's"
     assert decision.strides is not None
     rates = [decision.learning_rate * factor for factor in decision.strides.factors]
-    share = schedule(0, 10, staleness)
+    share = PART if staleness else linear(0, 10)
     assert rates == pytest.approx([(1 + staleness) * FIRST * share, FIRST * share], rel=1e-6)
     assert decision.floor == pytest.approx(decision.learning_rate, rel=1e-6)
 

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 import pytest
 
 from tuner.beyond import FIRST, LOWEST, Beyond
-from tuner.distance import WARMUP, schedule
 from tuner.spread import Spread
 
 
@@ -99,9 +98,3 @@ def test_a_loop_saved_before_there_was_one_finds_it_anew() -> None:
         loop.weigh(tau, None)
         spread.update(tau)
     assert loop.first == pytest.approx(FIRST * spread.value * loop.freshness, rel=1e-9)
-
-
-def test_the_warm_up_is_as_many_times_shorter() -> None:
-    rising = [schedule(t, 10**9, 15.0, 2.0) for t in range(WARMUP)]
-    assert rising == pytest.approx([min(1.0, (t + 1) / (WARMUP / 2)) for t in range(WARMUP)], rel=1e-6)
-    assert schedule(9, 10**9, 63.0, 4.0) == pytest.approx(10 / (2.5 * 64 / 4), rel=1e-6)
