@@ -14,7 +14,7 @@ from launch.lab.suite_contenders import BASELINES
 from launch.lab.suite_run import Result
 from launch.lab.suite_score import profile
 
-_LOWEST, _HIGHEST = 0.3, 12.0
+_LOWEST, _HIGHEST = 0.2, 40.0
 
 
 def draw(results: Sequence[Result], labels: Sequence[str]) -> Figure | None:
@@ -36,7 +36,7 @@ def _profiles(panel: Axes, results: Sequence[Result], labels: Sequence[str]) -> 
     panel.axvline(1.0, color=GREY, linewidth=1.0)
     panel.set_ylim(-0.02, 1.02)
     whole_ticks(panel.xaxis)
-    legend(panel, fontsize=8)
+    legend(panel, fontsize=8, loc="lower right")
 
 
 def _settings(panel: Axes, results: Sequence[Result], label: str) -> None:
