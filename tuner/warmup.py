@@ -17,6 +17,7 @@ FEWEST, ENOUGH = 4, 8  # gradients
 RISE = 0.35  # rounds that it takes to rise from there, at least
 MEMORY = 0.7  # decay of the means of what they tell
 DOUBT = 2.0  # standard errors by which the mean must be below 0 for the part to fall
+AGAIN = 0.01  # what it rises by with each gradient once it has fallen
 FALL, LEAST = 0.7, 0.1  # what it falls by with each gradient then, and how far at most, unless w is more
 
 
@@ -36,14 +37,15 @@ class WarmUp:
         p ← max(0.7 p, w, 0.1)       where the mean of c is below 0 by two standard errors,
         p ← min(1, 0.3^(−1/U) p)     where it is above 0,   U = max(min(20/D, T/10) − R − H, 0.35 R),
 
-    and stays in between, means forgetting with 0.7, w the mean of 1/(1 + τ). It is over when a round of gradients has
-    told nothing against p = 1.
+    and stays in between, means forgetting with 0.7, w the mean of 1/(1 + τ). Once it has fallen it rises by 1 %: what
+    was too long is too long still when the way goes down again. It is over when a round of gradients has told nothing
+    against p = 1.
     """
 
     def __init__(self, updates: int, spread: Spread) -> None:
         self._updates, self._spread = updates, spread
         self._count = self._told = self._since = 0
-        self._stale = self.over = False
+        self._stale = self._fell = self.over = False
         self._part = 0.0
         self._cosine, self._square = Average(MEMORY), Average(MEMORY)
 
@@ -76,10 +78,10 @@ class WarmUp:
             return
         self._since = self._since + 1 if self._part == 1.0 else 0
         if mean < -DOUBT * error:
-            self._part = max(FALL * self._part, self._spread.freshness, LEAST)
+            self._fell, self._part = True, max(FALL * self._part, self._spread.freshness, LEAST)
         elif mean > 0.0:
             steps = max(min(STALE / spread, MOST * self._updates) - a_round - held, RISE * a_round)
-            self._part = min(1.0, self._part * FIRST ** (-1.0 / steps))
+            self._part = min(1.0, self._part * (1.0 + AGAIN if self._fell else FIRST ** (-1.0 / steps)))
         self.over = self._part == 1.0 and self._since > a_round
 
     def state_dict(self) -> State:
@@ -89,6 +91,7 @@ class WarmUp:
             "told": self._told,
             "since": self._since,
             "stale": self._stale,
+            "fell": self._fell,
             "over": self.over,
             "part": self._part,
             "cosine": self._cosine.state_dict(),
@@ -98,7 +101,8 @@ class WarmUp:
     def load_state_dict(self, state: State) -> None:
         """Continue from `state_dict`'s answer."""
         self._count, self._told, self._since = int(state["count"]), int(state["told"]), int(state["since"])
-        self._stale, self.over, self._part = bool(state["stale"]), bool(state["over"]), float(state["part"])
+        self._stale, self._fell, self.over = bool(state["stale"]), bool(state.get("fell", False)), bool(state["over"])
+        self._part = float(state["part"])
         self._cosine.load_state_dict(state["cosine"])
         self._square.load_state_dict(state["square"])
 

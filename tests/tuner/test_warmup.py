@@ -13,7 +13,7 @@ import torch
 from tests.tuner.telling import SIZE, told
 from tuner.distance import LearntDistance
 from tuner.spread import Spread
-from tuner.warmup import ENOUGH, FALL, FEWEST, FIRST, LEAST, LINEAR, RISE, STALE, WarmUp, linear
+from tuner.warmup import AGAIN, ENOUGH, FALL, FEWEST, FIRST, LEAST, LINEAR, RISE, STALE, WarmUp, linear
 
 LONG = 10**9
 Cosine = Callable[[int], float]
@@ -71,9 +71,13 @@ def test_where_the_way_goes_up_it_falls_to_the_freshness_or_a_tenth_and_stays(wo
 
 
 def test_an_alarm_that_was_false_is_made_up_for() -> None:
-    parts = in_turn(16, 200, lambda n: -0.1 if 10 < n < 24 else 0.1)
+    parts = in_turn(16, 400, lambda n: -0.1 if 10 < n < 24 else 0.1)
+    lowest = parts.index(min(parts[30:]))
     assert any(b < a for a, b in pairwise(parts))
     assert parts[-1] == 1.0
+    again = [b / a for a, b in pairwise(parts[lowest + 1 :]) if a < b < 1.0]
+    assert again == pytest.approx([1.0 + AGAIN] * len(again), rel=1e-9), "slowly, as it was too long"
+    assert len(again) > 50
 
 
 def test_within_two_standard_errors_of_zero_it_waits() -> None:
