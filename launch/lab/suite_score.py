@@ -102,6 +102,18 @@ def first_at(curve: Curve, level: float) -> int | None:
     return int(reached[0]) + 1 if len(reached) else None
 
 
+def throughout(own: Curve, other: Curve) -> float:
+    """Updates of a curve over those of another one, not to one loss but to every loss at which the other has a new low.
+
+    Their geometric mean; NaN where the other has none below its first. A loss that `own` does not reach counts as if it
+    did at the end. One level may lie where two curves cross, or just behind a step of one of them; this does not.
+    """
+    lows, others = (np.fmin.accumulate(np.where(np.isfinite(curve), curve, np.inf)) for curve in (own, other))
+    at = np.flatnonzero((others[1:] < others[:-1]) & np.isfinite(others[:-1])) + 1
+    updates = np.minimum(np.searchsorted(-lows, -others[at]) + 1, len(lows))
+    return geometric_mean([float(ratio) for ratio in updates / (at + 1)])
+
+
 def profile(ratios: Sequence[float], at: Sequence[float]) -> list[float]:
     """Part of the settings whose ratio is at most each of `at`: a performance profile (Dolan and Moré 2002)."""
     return [float(np.mean([ratio <= limit for ratio in ratios])) for limit in at]

@@ -10,7 +10,7 @@ from launch.lab.comparison import geometric_mean
 from launch.lab.contenders import DEFAULT
 from launch.lab.suite_contenders import DEFAULT_OPEN
 from launch.lab.suite_run import Result
-from launch.lab.suite_score import Score, summary
+from launch.lab.suite_score import Score, mean_curve, summary, throughout
 from launch.numbers import shown
 
 _MEAN, _WORST, _CHANGED = 1.0, 1.5, 1.2
@@ -54,6 +54,26 @@ def verdicts(results: Sequence[Result]) -> list[Verdict]:
 def closed_over_open(result: Result) -> float:
     """Updates of the default with its loop closed, over those with its loop open."""
     return result.scores[DEFAULT].ratio / result.scores[DEFAULT_OPEN].ratio
+
+
+def all_the_way(results: Sequence[Result]) -> list[str]:
+    """The loop's worth at every loss on the way rather than at one, which no criterion asks for; nothing if unknown."""
+    both = [r for r in results if r.setting.steady and {DEFAULT, DEFAULT_OPEN} <= r.scores.keys()]
+    several = {r.setting.arena.label: _throughout(r) for r in both if r.setting.workers > 1}
+    several = {label: ratio for label, ratio in several.items() if not math.isnan(ratio)}
+    if not several:
+        return []
+    worst = max(several, key=lambda label: several[label])
+    mean = shown(geometric_mean(list(several.values())), 3)
+    return [
+        "Loop closed over open with more workers than one, at every loss at which the open loop has a new low: "
+        f"{mean} in geometric mean, {shown(several[worst], 3)} in the worst setting ({worst})."
+    ]
+
+
+def _throughout(result: Result) -> float:
+    budget = len(result.standard.curve)
+    return throughout(*(mean_curve(result.entries[label], budget) for label in (DEFAULT, DEFAULT_OPEN)))
 
 
 def _others(result: Result) -> list[Score]:

@@ -14,7 +14,7 @@ from launch.lab.suite_run import Choice, Result, compute, work
 from launch.lab.suite_score import summary
 from launch.lab.suite_tables import notes, runs, scores, scores_of, summed, table, tried
 from launch.lab.suite_tasks import KINDS, NUMBERS, tasks
-from launch.lab.suite_verdict import Verdict, verdicts
+from launch.lab.suite_verdict import Verdict, all_the_way, verdicts
 from launch.numbers import shown
 
 _QUESTION = (
@@ -43,7 +43,7 @@ def run(lab: Lab) -> Finding:
         table=table(results, labels),
         data={"scores": scores(results), "tried": tried(results), "runs": runs(results)},
         figure=draw(results, labels),
-        notes=[*(f"{one.words}." for one in judged), *notes(results)],
+        notes=[*(f"{one.words}." for one in judged), *all_the_way(results), *notes(results)],
     )
 
 

@@ -18,7 +18,7 @@ from launch.lab.points import Outcome, Point
 from launch.lab.reproduce import reproduce
 from launch.lab.suite_contenders import DEFAULT, DEFAULT_OPEN, PUBLISHED, SGD, Published, baselines, why_unknown
 from launch.lab.suite_run import Choice, work
-from launch.lab.suite_score import first_at, profile, standard, summary
+from launch.lab.suite_score import first_at, profile, standard, summary, throughout
 from launch.lab.suite_tasks import KINDS, Setting, settings_of, tasks
 from launch.lab.zero_tuning import ZERO_TUNING
 from psserver.errors import ConfigurationError
@@ -95,6 +95,16 @@ def test_profiles_and_summaries_count_settings() -> None:
     assert first_at(np.array([np.nan, 2, 1]), 0.5) is None
 
 
+def test_two_curves_are_compared_at_every_new_low_of_the_second() -> None:
+    slow, quick = np.array([np.nan, 8, 7, 7, 6, 7, 5, 5, 4.0]), np.array([np.nan, 8, 6, 5, 4, 4, 4, 4, 4.0])
+    assert throughout(slow, slow) == 1.0
+    assert throughout(quick, slow) == pytest.approx((3 * 3 * 4 * 5 / (3 * 5 * 7 * 9)) ** 0.25)
+    assert throughout(slow, quick) == pytest.approx((5 * 7 * 9 / (3 * 4 * 5)) ** (1 / 3))
+    lost = np.array([np.nan, 8, 7, np.nan, np.nan, np.nan, np.nan, np.nan, np.nan])
+    assert throughout(lost, quick) == pytest.approx((9 * 9 * 9 / (3 * 4 * 5)) ** (1 / 3))
+    assert np.isnan(throughout(quick, lost[::-1])), "it has no new low"
+
+
 def test_halving_runs_all_for_short_and_the_best_for_long(lab: Lab) -> None:
     setting = settings_of(QUADRATIC, "small")[0]
     sgd, adam = baselines(setting, "small")
@@ -119,6 +129,9 @@ def test_the_suite_is_judged_by_its_numbers(lab: Lab, monkeypatch: pytest.Monkey
     assert rows["M = 32, 4 at first"]["YellowFin, open"] == "–"
     assert float(rows["M = 32, 4 at first"][DEFAULT]) < 0.6
     assert finding.agrees is True
+    on_the_way = next(note for note in finding.notes if "at every loss" in note)
+    assert "0.5" in on_the_way
+    assert "digits-cnn, M = " in on_the_way
     assert "in 7 settings" in finding.sentence.lower()
     folder = write_finding(lab, finding)
     assert (folder / "zero-tuning.png").stat().st_size > 5000
