@@ -40,7 +40,7 @@ SCENES = (
     Scene(
         "5-sixteen-untuned",
         "16, nothing tuned",
-        ("rule.name=adam", "tuner.target=distance", "tuner.loop=both", "tuner.momentum=0.8"),
+        ("rule.name=soap", "tuner.target=distance", "tuner.loop=both", "tuner.momentum=0.8"),
     ),
 )
 

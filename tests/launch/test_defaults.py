@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,11 @@ import numpy as np
 import pytest
 
 from launch import Experiment, load_experiment, simulate
+from launch.demo import SCENES
+from launch.lab.grid import find_grid, load_grid
 from launch.replay import replay
+from psserver.options import RuleOptions
+from tuner.options import TunerOptions
 
 UPDATES = 300
 
@@ -68,3 +73,24 @@ def test_weight_decay_does_not_hide_which_layers_scale_does_not_matter(rule: str
     without = first_rate("without", *normalised)
     assert first_rate("with", *normalised, "rule.weight_decay=0.1") == without
     assert first_rate("plain", "task.arguments.width=8") > 1.05 * without
+
+
+def is_the_default(experiment: Experiment) -> bool:
+    # Without what the target does not look at, and without what belongs to the task.
+    rule, tuner = replace(experiment.rule, weight_decay=0.0), replace(experiment.tuner, learning_rate=0.1, robust=True)
+    return (rule, tuner) == (RuleOptions(), TunerOptions())
+
+
+@pytest.mark.parametrize("name", ["cifar10_long", "shakespeare_long"])
+def test_what_a_shipped_sweep_calls_nothing_tuned_is_the_default(name: str) -> None:
+    cells = [cell for cell in load_grid(find_grid(name)).cells if cell.variant == "nothing tuned"]
+    plain = [cell.point.experiment for cell in cells if cell.swept.get("tuner.lr_factor", 1.0) == 1.0]
+    assert plain
+    assert all(is_the_default(experiment) for experiment in plain)
+
+
+def test_what_the_demo_calls_nothing_tuned_is_the_default() -> None:
+    scene = SCENES[-1]
+    assert "nothing tuned" in scene.title
+    assert is_the_default(load_experiment("digits_momentum_async16", scene.settings))
+    assert not is_the_default(load_experiment("digits_momentum_async16", SCENES[0].settings))
