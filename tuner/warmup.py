@@ -14,10 +14,9 @@ ROUNDS = 2.5  # gradients that it takes at least where none is stale
 FIRST = 0.3  # the part that stale gradients begin with; by measurement, as all of these (docs/research.md)
 HOLD = 0.5  # rounds of gradients that must tell before it moves, within the two that follow
 FEWEST, ENOUGH = 4, 8  # gradients
-RISE = 0.35  # rounds that it takes to rise from there, at least
+RISE, AGAIN = 0.35, 3.0  # rounds that it takes to rise from there, at least, and once it has fallen
 MEMORY = 0.7  # decay of the means of what they tell
 DOUBT = 2.0  # standard errors by which the mean must be below 0 for the part to fall
-AGAIN = 0.01  # what it rises by with each gradient once it has fallen
 FALL, LEAST = 0.7, 0.1  # what it falls by with each gradient then, and how far at most, unless w is more
 
 
@@ -37,9 +36,8 @@ class WarmUp:
         p ← max(0.7 p, w, 0.1)       where the mean of c is below 0 by two standard errors,
         p ← min(1, 0.3^(−1/U) p)     where it is above 0,   U = max(min(20/D, T/10) − R − H, 0.35 R),
 
-    and stays in between, means forgetting with 0.7, w the mean of 1/(1 + τ). Once it has fallen it rises by 1 %: what
-    was too long is too long still when the way goes down again. It is over when a round of gradients has told nothing
-    against p = 1.
+    and stays in between, means forgetting with 0.7, w the mean of 1/(1 + τ). Once it has fallen, U is at least 3 R, for
+    what was too long may be too long still. It is over when a round of gradients has told nothing against p = 1.
     """
 
     def __init__(self, updates: int, spread: Spread) -> None:
@@ -80,8 +78,9 @@ class WarmUp:
         if mean < -DOUBT * error:
             self._fell, self._part = True, max(FALL * self._part, self._spread.freshness, LEAST)
         elif mean > 0.0:
-            steps = max(min(STALE / spread, MOST * self._updates) - a_round - held, RISE * a_round)
-            self._part = min(1.0, self._part * (1.0 + AGAIN if self._fell else FIRST ** (-1.0 / steps)))
+            least = (AGAIN if self._fell else RISE) * a_round
+            steps = max(min(STALE / spread, MOST * self._updates) - a_round - held, least)
+            self._part = min(1.0, self._part * FIRST ** (-1.0 / steps))
         self.over = self._part == 1.0 and self._since > a_round
 
     def state_dict(self) -> State:

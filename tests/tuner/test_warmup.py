@@ -76,8 +76,8 @@ def test_an_alarm_that_was_false_is_made_up_for() -> None:
     assert any(b < a for a, b in pairwise(parts))
     assert parts[-1] == 1.0
     again = [b / a for a, b in pairwise(parts[lowest + 1 :]) if a < b < 1.0]
-    assert again == pytest.approx([1.0 + AGAIN] * len(again), rel=1e-9), "slowly, as it was too long"
-    assert len(again) > 50
+    assert again == pytest.approx([FIRST ** (-1.0 / (16 * AGAIN))] * len(again), rel=1e-9), "in three rounds or more"
+    assert len(again) > 3 * 16
 
 
 def test_within_two_standard_errors_of_zero_it_waits() -> None:
