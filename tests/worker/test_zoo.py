@@ -49,10 +49,13 @@ def test_every_digit_is_trained_on_and_evaluated() -> None:
 
 
 @pytest.mark.parametrize(
-    "task", [digits.cnn(), digits.cnn(norm="group"), digits.mlp()], ids=["cnn", "normalised", "mlp"]
+    ("task", "rate"),
+    # The normalised one leaps about at 0.2, and where it stands after so many updates is a matter of rounding.
+    [(digits.cnn(), 0.2), (digits.cnn(norm="group"), 0.05), (digits.mlp(), 0.2)],
+    ids=["cnn", "normalised", "mlp"],
 )
-def test_the_digits_are_learnt(task: Task) -> None:
-    numbers = Evaluator(task, CPU).evaluate(descend(task, 150, 0.2))
+def test_the_digits_are_learnt(task: Task, rate: float) -> None:
+    numbers = Evaluator(task, CPU).evaluate(descend(task, 150, rate))
     assert numbers["accuracy"] > 0.85
 
 
