@@ -11,8 +11,13 @@ from psserver.messages import Status
 from psserver.metrics import Arrival, Record
 from psserver.progress import Progress, UpdateRow
 from psserver.update import Update
+from tuner.both import LOWEST_MOMENTUM
 
 _log = logging.getLogger("psserver")
+_CLAMPS = {
+    "low": f"less momentum than it may apply (tuner.momentum_min, and {LOWEST_MOMENTUM} with the loop both)",
+    "high": "more momentum than it may apply (tuner.momentum_max)",
+}
 _LONGEST_SHOWN = 500  # characters of an event in a Status, which forty of them share
 
 
@@ -55,8 +60,7 @@ class Journal:
         self.progress.update(row)
         self._record.update(row, arrivals)
         if update.clamped is not None and self.progress.clamp(update.clamped) == 1:
-            option = "tuner.momentum_min" if update.clamped == "low" else "tuner.momentum_max"
-            self.event("clamped", None, f"update {update.version}: the loop asks for a momentum beyond {option}")
+            self.event("clamped", None, f"update {update.version}: the loop asks for {_CLAMPS[update.clamped]}")
 
     def refuse(self, update: int, version: int, arrival: Arrival, code: str) -> None:
         """A push computed at `version` was refused when `update` was the newest version."""

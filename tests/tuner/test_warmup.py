@@ -117,11 +117,12 @@ def test_after_the_warm_up_workers_that_join_begin_no_other() -> None:
     assert (part, warm_up.over) == (1.0, True)
 
 
-@pytest.mark.parametrize("stop", [0, 10, 20, 30, 60])
+@pytest.mark.parametrize("stop", [0, 10, 20, 30, 45, 60])
 def test_it_continues_where_it_was(stop: int) -> None:
     draw = random.Random(1)
-    cosines = [draw.gauss(0.02, 0.1) for _ in range(100)]
+    cosines = [draw.gauss(-0.1 if 10 < n < 24 else 0.1, 0.05) for n in range(100)]
     straight = in_turn(16, 100, lambda n: cosines[n])
+    assert straight[60] > min(straight[30:60]) < straight[30], "it falls, and rises again"
     spread = Spread()
     warm_up = WarmUp(LONG, spread)
     for t in range(100):
