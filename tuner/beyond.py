@@ -8,32 +8,37 @@ from tuner.both import EXCESS, LOWEST_MOMENTUM, Both
 from tuner.spread import Spread
 from tuner.target import State
 
-BEARS = 0.1  # parts of its own momentum's lag that the target bears of staleness; by measurement (docs/research.md)
-GIVES = 0.57  # parts of the whole way to the least momentum in which staleness counts less and less; by measurement
+BEARS = 1.0  # parts of its own momentum's lag that the target bears of staleness; by measurement (docs/research.md)
+GIVES = 0.85  # parts of the whole way to the least momentum in which staleness counts less and less; by measurement
 TURNED = 0.065  # the excess that is borne where the rule turns all gradients into an eigenbasis; by measurement
-FIRST, LOWEST = 0.5, 0.2  # f starts at this part of D w, and is at least that of w, once momentum has been used up
+FIRST, LOWEST = 0.5, 0.2  # f starts at this part of w, and is at least that of w, once momentum has been used up
+ORDERED, SPREAD = 1.15, 1.35  # D up to which f has all of its range, and from which none; by measurement
+UNTURNED = 1.5  # how many times as large both are where nothing is turned; by measurement
+MEMORY = 0.995  # decay of the means that D is of: what it does to f is too much to be left to chance
 
 
 class Beyond(Both):
     """μ and α from the target's μ* and α, given what staleness does beyond what the target bears.
 
     The learning rate of `LearntDistance` already comes out smaller where gradients are stale, and its momentum was
-    chosen with a lag of its own, L = μ*/(1 − μ*). A mean staleness of a tenth of that is left alone. What the running
-    mean of τ has above it is taken off the momentum's lag l = μ/(1 − μ), at first all of it and then less and less,
+    chosen with a lag of its own, L = μ*/(1 − μ*). A mean staleness of as much is left alone. What the running mean of τ
+    has above it is taken off the momentum's lag l = μ/(1 − μ), at first all of it and then less and less,
 
-        l = L − c ln(1 + max(0, E[τ] − 0.1 L)/c),   c = 0.57 (L + 3/13),   μ at least −0.3 and the clamp's lower end,
+        l = L − c ln(1 + max(0, E[τ] − L)/c),   c = 0.85 (L + 3/13),   μ at least −0.3 and the clamp's lower end,
 
-    where −3/13 is the lag of −0.3. The learning rate gives way in the measure that momentum has: with s between 0 and
-    1, (μ* − μ)/(μ* − least μ),
+    where −3/13 is the lag of −0.3. The learning rate gives way in the measure that momentum has, and as far as
+    gradients come in order: with s = clip((1.35 − D)/0.2, 0, 1) (μ* − μ)/(μ* − least μ), between 0 and 1,
 
-        (0.2 w)^s ≤ f ≤ 1,   at first f = (0.5 D w)^s,
+        (0.2 w)^s ≤ f ≤ 1,   at first f = (0.5 w)^s,
 
     where w, f and what moves it are those of `Both`, and D is the `Spread` of delays, 1 for workers in turn and 3 for
-    sixteen without order. At μ* = 0.8 nothing at all is changed up to a mean staleness of 0.4; two, four and eight
-    workers in turn have μ = 0.78, 0.69 and 0.45, and thirteen have used it up.
+    sixteen without order, whose learning rate is left alone: a constant delay resonates, one that is spread does not.
+    At μ* = 0.8 nothing at all is changed up to a mean staleness of 4, so with two to five workers; eight in turn have
+    μ = 0.65, and fourteen have used it up.
 
     turned: how much of the parameters have gradients that the rule turns into an eigenbasis. There the excess of
     neighbouring coordinates is alike, and 0.065 of it is as much as 0.25 elsewhere: what is borne lies between the two.
+    There, too, what oscillates has larger second moments, and steps shorter by itself: elsewhere D counts as D/1.5.
     """
 
     _LOWEST = LOWEST
@@ -41,7 +46,8 @@ class Beyond(Both):
     def __init__(self, momentum_min: float, momentum_max: float, turned: float = 0.0) -> None:
         super().__init__(momentum_min, momentum_max)
         self.borne = EXCESS + (TURNED - EXCESS) * turned
-        self._spread = Spread()
+        self._counts = 1.0 / (UNTURNED + (1.0 - UNTURNED) * turned)
+        self._spread = Spread(MEMORY)
 
     def weigh(self, staleness: int, excess: float | None) -> None:
         """Take the staleness of a push, and e if it was measured."""
@@ -61,12 +67,13 @@ class Beyond(Both):
         return lag / (1.0 + lag) if lag > -1.0 else -math.inf
 
     def _part(self) -> float:
-        return FIRST * self._spread.value
+        return FIRST
 
     def _used(self, target: float, wanted: float) -> float:
         if wanted >= target:
             return 0.0
-        return 1.0 if wanted <= self._min else (target - wanted) / (target - self._min)
+        used = 1.0 if wanted <= self._min else (target - wanted) / (target - self._min)
+        return used * min(max((SPREAD - self._counts * self._spread.value) / (SPREAD - ORDERED), 0.0), 1.0)
 
     def state_dict(self) -> State:
         """As of `Both`, and D's."""

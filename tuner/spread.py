@@ -16,10 +16,12 @@ class Spread:
     sixteen. Where nearly all gradients are fresh it is near 1 again, as there is nothing to be made up for.
 
     Gradients of x_0 are left out: they are as stale as there are updates, and tell nothing of an order.
+
+    memory: decay of the means, which follow a change sooner than that, see `Tracked`.
     """
 
-    def __init__(self) -> None:
-        self._fresh, self._stale = Tracked(MEMORY, QUICK), Tracked(MEMORY, QUICK)
+    def __init__(self, memory: float = MEMORY) -> None:
+        self._fresh, self._stale = Tracked(memory, QUICK), Tracked(memory, QUICK)
         self._count = 0
 
     def update(self, staleness: int) -> float:

@@ -30,13 +30,13 @@ def settled(workers: int, excess: float | None = None, pushes: int = 600, target
 
 
 @pytest.mark.parametrize("excess", [None, 0.0, 5.0, -5.0, math.nan])
-@pytest.mark.parametrize("every", [0, 3, 9])
-def test_what_the_target_bears_changes_nothing(every: int, excess: float | None) -> None:
-    """No staleness, or of one in every so many pushes."""
+@pytest.mark.parametrize("staleness", [[0], [0, 0, 1], [1], [3], [4], [0, 2, 7, 3]])
+def test_what_the_target_bears_changes_nothing(staleness: list[int], excess: float | None) -> None:
+    """No staleness, that of one push in three, of two, four and five workers, and a mean of three without order."""
     loop = Beyond(-0.9, 0.999)
     for push in range(600):
         loop.momentum(TARGET)
-        loop.weigh(int(every > 0 and push % every == every - 1), excess)
+        loop.weigh(staleness[push % len(staleness)], excess)
         assert loop.momentum(TARGET) == TARGET
     assert (loop.momentum(TARGET), loop.clamped) == (TARGET, None)
     assert (loop.share, loop.factor, loop.rate(0.3, 0.001)) == (0.0, 1.0, 0.3)
@@ -72,7 +72,7 @@ def test_within_it_a_tuner_decides_as_its_target_does_to_the_last_bit() -> None:
             tuner.measure(made_at, gradient)
 
 
-@pytest.mark.parametrize("workers", [2, 4, 8, 12])
+@pytest.mark.parametrize("workers", [6, 8, 12])
 def test_what_is_above_comes_off_the_momentums_own_lag_less_and_less(workers: int) -> None:
     loop = settled(workers)
     momentum = loop.momentum(TARGET)
@@ -84,25 +84,27 @@ def test_what_is_above_comes_off_the_momentums_own_lag_less_and_less(workers: in
     assert loop.factor == pytest.approx((FIRST / workers) ** share, rel=1e-9)
 
 
-@pytest.mark.parametrize("workers", [13, 16, 64])
+@pytest.mark.parametrize("workers", [14, 16, 64])
 def test_where_momentum_is_used_up_the_learning_rate_has_its_whole_range(workers: int) -> None:
     loop = settled(workers)
-    assert (loop.momentum(TARGET), loop.clamped, loop.share) == (LOWEST_MOMENTUM, "low", 1.0)
+    assert (loop.momentum(TARGET), loop.clamped) == (LOWEST_MOMENTUM, "low")
+    assert loop.share == pytest.approx(1.0, rel=1e-9)
     assert loop.factor == pytest.approx(FIRST / workers, rel=1e-9)
     assert settled(workers, 1e9).factor == pytest.approx(LOWEST / workers, rel=1e-9)
     assert settled(workers, -1e9).factor == pytest.approx(1.0, rel=1e-12)
 
 
 def test_momentum_falls_as_workers_grow_and_less_for_each() -> None:
-    seen = [settled(workers).momentum(TARGET) for workers in range(1, 14)]
-    lags = [momentum / (1 - momentum) for momentum in seen]
+    seen = [settled(workers).momentum(TARGET) for workers in range(1, 15)]
+    lags = [momentum / (1 - momentum) for momentum in seen[4:]]
     steps = [before - after for before, after in pairwise(lags)]
-    assert [seen[1], seen[3], seen[7]] == pytest.approx([0.776, 0.691, 0.451], abs=5e-4)
-    assert all(before > after > 0 for before, after in pairwise(steps[1:-1])), "the first is partly borne"
+    assert seen[:5] == [TARGET] * 5
+    assert [seen[7], seen[11]] == pytest.approx([0.645, 0.102], abs=5e-4)
+    assert all(before > after > 0 for before, after in pairwise(steps))
     assert seen[-1] == LOWEST_MOMENTUM
 
 
-@pytest.mark.parametrize("workers", [4, 7, 11])
+@pytest.mark.parametrize("workers", [7, 9, 12])
 def test_between_them_a_large_excess_costs_the_share_of_that_range(workers: int) -> None:
     loop = settled(workers, 1e9)
     assert loop.factor == pytest.approx((LOWEST / workers) ** loop.share, rel=1e-9)
@@ -111,7 +113,7 @@ def test_between_them_a_large_excess_costs_the_share_of_that_range(workers: int)
 def test_it_gives_way_gradually_as_staleness_grows() -> None:
     """No step in μ or f at either end of the range: a fiftieth of an update more of τ changes neither by a tenth."""
     loop, last = Beyond(-0.9, 0.999), (TARGET, 1.0)
-    for fiftieth in range(600):
+    for fiftieth in range(700):
         for average, value in ((loop._stale, fiftieth / 50), (loop._fresh, 1 / (1 + fiftieth / 50))):
             average.load_state_dict(Tracked(MEMORY, QUICK).state_dict())
             average.update(value)
@@ -119,7 +121,7 @@ def test_it_gives_way_gradually_as_staleness_grows() -> None:
         now = loop.momentum(TARGET), loop.factor
         assert all(0 <= before - after < 0.1 for before, after in zip(last, now, strict=True)), fiftieth
         last = now
-    assert last == (LOWEST_MOMENTUM, pytest.approx(FIRST / 13, rel=0.01))
+    assert last == (LOWEST_MOMENTUM, pytest.approx(FIRST / 15, rel=0.01))
 
 
 def test_joining_workers_are_followed_and_leaving_ones_too() -> None:
@@ -128,8 +130,7 @@ def test_joining_workers_are_followed_and_leaving_ones_too() -> None:
         loop.momentum(TARGET)
         loop.weigh(31, None)
     assert loop.momentum(TARGET) == LOWEST_MOMENTUM
-    assert loop.factor < 0.2
-    for _ in range(45):
+    for _ in range(45):  # for as long delays of before and after look like delays without order
         loop.momentum(TARGET)
         loop.weigh(31, None)
     assert loop.factor < 0.03
@@ -141,9 +142,10 @@ def test_joining_workers_are_followed_and_leaving_ones_too() -> None:
 
 @pytest.mark.parametrize("target", [0.0, -0.2, -0.5])
 def test_a_target_without_a_lag_bears_nothing(target: float) -> None:
-    loop = settled(2, target=target)
-    assert (loop.momentum(target), loop.share) == (LOWEST_MOMENTUM, 1.0)
-    assert loop.factor == pytest.approx(FIRST / 2, rel=1e-9)
+    loop = settled(3, target=target)
+    assert loop.momentum(target) == LOWEST_MOMENTUM
+    assert loop.share == pytest.approx(1.0, rel=1e-9)
+    assert loop.factor == pytest.approx(FIRST / 3, rel=1e-9)
 
 
 def test_the_users_clamp_is_where_momentum_ends_and_the_learning_rate_begins() -> None:
@@ -151,7 +153,8 @@ def test_the_users_clamp_is_where_momentum_ends_and_the_learning_rate_begins() -
     for _ in range(600):
         loop.momentum(TARGET)
         loop.weigh(15, None)
-    assert (loop.momentum(TARGET), loop.clamped, loop.share) == (0.5, "low", 1.0)
+    assert (loop.momentum(TARGET), loop.clamped) == (0.5, "low")
+    assert loop.share == pytest.approx(1.0, rel=1e-9)
     borne = Beyond(0.5, 0.7)
     for staleness in (1, *([0] * 200)):
         borne.weigh(staleness, None)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import random
+import statistics
 from collections.abc import Iterator
 
 import pytest
 
-from tuner.beyond import FIRST, LOWEST, Beyond
+from tuner.beyond import FIRST, MEMORY, ORDERED, SPREAD, UNTURNED, Beyond
+from tuner.both import LOWEST_MOMENTUM
 from tuner.spread import Spread
 
 
@@ -60,21 +62,50 @@ def test_it_continues_bit_for_bit() -> None:
 
 
 def used_up(excess: float | None) -> Beyond:
-    loop = Beyond(-0.9, 0.999)
+    loop = Beyond(-0.9, 0.999, 1.0)
     for tau in pushes(16, 600):
         loop.momentum(0.8)
         loop.weigh(tau, excess)
     return loop
 
 
-def test_without_order_the_learning_rate_starts_as_many_times_higher_and_ends_as_low() -> None:
-    loop = used_up(None)
-    spread = after(pushes(16, 600)).value
-    assert loop.share == 1.0
-    assert spread > 2.0
-    assert loop.factor == pytest.approx(FIRST * spread * loop.freshness, rel=1e-9)
-    lowest = used_up(1e9)
-    assert lowest.factor == pytest.approx(LOWEST * lowest.freshness, rel=1e-9)
+def test_without_order_the_learning_rate_is_left_alone() -> None:
+    for excess in (None, 1e9, -1e9):
+        loop = used_up(excess)
+        assert (loop.momentum(0.8), loop.share, loop.factor) == (LOWEST_MOMENTUM, 0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("early_or_late", "turned", "least", "most"),
+    [(0, 1.0, 0.999, 1.001), (7, 1.0, 0.999, 1.001), (11, 1.0, 0.3, 0.8), (13, 1.0, 0.0, 0.2), (13, 0.0, 0.999, 1.001)],
+)
+def test_the_less_order_the_less_range(early_or_late: int, turned: float, least: float, most: float) -> None:
+    """Sixteen in turn, each early or late by up to so many pushes."""
+    draws, loop, spread = random.Random(1), Beyond(-0.9, 0.999, turned), Spread(MEMORY)
+    for version in range(1200):
+        staleness = min(version, 15 + draws.randint(-early_or_late, early_or_late))
+        loop.momentum(0.8)
+        loop.weigh(staleness, None)
+        spread.update(staleness)
+    loop.momentum(0.8)
+    counts = spread.value if turned else spread.value / UNTURNED
+    assert loop.share == pytest.approx(min(max((SPREAD - counts) / (SPREAD - ORDERED), 0.0), 1.0), rel=1e-9)
+    assert least <= loop.share < most
+    assert loop.factor == pytest.approx((FIRST * loop.freshness) ** loop.share, rel=1e-9)
+
+
+def test_a_longer_memory_leaves_less_to_chance_and_follows_a_change_as_soon() -> None:
+    far = {}
+    for memory in (0.98, MEMORY):
+        values = []
+        for seed in range(1, 11):
+            spread = Spread(memory)
+            values += [spread.update(tau) for tau in pushes(16, 1000, seed=seed)][400:]
+            for _ in range(100):
+                spread.update(31)
+            assert spread.value < ORDERED
+        far[memory] = statistics.pstdev(values)
+    assert far[MEMORY] < 0.8 * far[0.98]
 
 
 @pytest.mark.parametrize("quick", [0, 1, 15])
@@ -90,11 +121,13 @@ def test_wherever_it_starts_the_learning_rate_stays_within_its_range(quick: int)
 def test_a_loop_saved_before_there_was_one_finds_it_anew() -> None:
     saved = used_up(0.0).state_dict()
     del saved["spread"]
-    loop = Beyond(-0.9, 0.999)
+    loop = Beyond(-0.9, 0.999, 1.0)
     loop.load_state_dict(saved)
-    spread = Spread()
+    spread = Spread(MEMORY)
     for tau in pushes(16, 100, seed=2):
         loop.momentum(0.8)
         loop.weigh(tau, None)
         spread.update(tau)
-    assert loop.first == pytest.approx(FIRST * spread.value * loop.freshness, rel=1e-9)
+    loop.momentum(0.8)
+    assert loop.share == 0.0
+    assert loop.state_dict()["spread"] == spread.state_dict()
