@@ -13,13 +13,14 @@ from psserver.adaptive import Adam, adam_direction, divided, move
 from psserver.around import Around, Blocks, block_count
 from psserver.eigenbasis import Eigenbasis, Placed, Side, sides
 from psserver.options import RuleOptions
-from psserver.rule_state import State, restore
+from psserver.rule_state import Pulled, State, restore
 
+MOST = 0.4  # of the way along a direction that is taken back at most; from 1 on that alone would be unstable
 REGION = 32_768  # float32 values about sampled coordinates: of many blocks of small tensors, of eight of large ones
 _TURNED = {"first": "turned_first", "second": "turned_second"}
 
 
-class Soap(Adam):
+class Soap(Adam, Pulled):
     """`Adam` on gradients turned into the eigenbasis Q of their own second moments, and its step turned back.
 
     Of each tensor G, with G' = Q_1ᵀ G Q_2 and so on for more dimensions,
@@ -31,6 +32,13 @@ class Soap(Adam):
     `Eigenbasis`). As with Adam, a step is as long as α per coordinate in the mean, it is linear in the gradient, which
     the measurement of total momentum needs, and m and v come from gradients of any staleness. Vectors, and tensors
     that are not told of (embeddings), are Adam's.
+
+    With `pull` c each tensor is then drawn towards x_v, where the gradient was computed, the more the more curved its
+    loss is along an eigenvector; v stands for the curvature, as a Fisher matrix has it:
+
+        X ← X − Q_1 (min(c v/mean(v), 0.4) ⊙ Q_1ᵀ (X_t − X_v) Q_2) Q_2ᵀ,
+
+    delay compensation (Zheng et al. 2017, with g² in coordinates for a Hessian) in the eigenbasis.
 
     tensors: where those to be turned lie. Keeps, besides m and v, G', and two matrices for every block
     of a dimension. Source: Vyas et al. (2024), SOAP, algorithm 3, after Gupta, Koren and Singer (2018), Shampoo; here
@@ -72,6 +80,11 @@ class Soap(Adam):
             mine = _shifted(tensor.part, -block.start)
             scratch[mine] = tensor.out(scratch[mine])
         move(new, x, scratch, self._step, self.strides.pieces(block) if self.strides is not None else ())
+        if self.pull is not None:
+            for _, tensor in tensors:
+                mine = _shifted(tensor.part, -block.start)
+                way = torch.sub(x[mine], self.pull.origin[tensor.part])
+                new[mine] -= pulled_back(way, tensor, self._second[tensor.part], self.pull.part)
 
     def around(self, sampled: Tensor) -> Tensor:
         """All of the blocks, as both sides of a tensor have them, in which a sampled coordinate lies."""
@@ -107,6 +120,18 @@ class Soap(Adam):
         restore(self._products, state, "products")
         restore(self._bases, state, "bases")
         super().load_state_dict({**state, **{name: state[turned] for name, turned in _TURNED.items()}})
+
+
+def pulled_back(way: Tensor, tensor: Eigenbasis, second: Tensor, part: float) -> Tensor:
+    """What is taken back of a tensor's way (flat) since x_v: min(c v/mean(v), 0.4) of it along each eigenvector.
+
+    second: v, in the eigenbasis. part: c. Where v is 0 everywhere, or has overflowed, nothing.
+    """
+    mean = second.mean().item()
+    if not (math.isfinite(mean) and mean > 0.0):
+        return torch.zeros_like(way)
+    parts = torch.mul(second, part / mean).clamp_(max=MOST)
+    return tensor.out(tensor.into(way).mul_(parts))
 
 
 def matrix_values(options: RuleOptions, tensors: Sequence[Placed]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Literal, Protocol
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from psserver.applied import Applied
-from psserver.rule_state import Attributed, Layered, Whole
+from psserver.rule_state import Attributed, Layered, Pull, Pulled, Whole
 from psserver.rules import Rule
 from psserver.spread import Spread
 from psserver.staleness import Corrected
@@ -100,6 +101,7 @@ class Updater:
         plain = rule.rule if isinstance(rule, Corrected) else rule
         self._attributed = plain if isinstance(plain, Attributed) else None
         self._layered = plain if isinstance(plain, Layered) else None
+        self._pulled = rule if isinstance(rule, Pulled) else None
         self._compensates = self._correction is not None and self._correction.compensates
         size = trajectory.current.tensor.numel()
         self._blocks = blocks(size, plain.whole if isinstance(plain, Whole) else ())
@@ -144,13 +146,21 @@ class Updater:
         if not (staleness and self._correction.needs_origin):
             self._correction.arrive(staleness, None)
             return self._update(gradient, computed_at, curvature)
-        self.trajectory.hold(computed_at)  # or the new version would be written over it
+        with self._held(computed_at):
+            try:
+                self._correction.arrive(staleness, torch.from_numpy(self.trajectory.values(computed_at)))
+                return self._update(gradient, computed_at, curvature)
+            finally:
+                self._correction.arrive(0, None)
+
+    @contextmanager
+    def _held(self, version: int) -> Iterator[None]:
+        """Nothing is written over a version that is still kept."""
+        self.trajectory.hold(version)
         try:
-            self._correction.arrive(staleness, torch.from_numpy(self.trajectory.values(computed_at)))
-            return self._update(gradient, computed_at, curvature)
+            yield
         finally:
-            self._correction.arrive(0, None)
-            self.trajectory.release(computed_at)
+            self.trajectory.release(version)
 
     def _update(self, gradient: Tensor, computed_at: int, curvature: tuple[float, float] | None) -> Update:
         x, kept = self.trajectory.current.tensor, self.trajectory.at(computed_at)
@@ -160,7 +170,18 @@ class Updater:
         if curvature is not None:  # of the loss; weight decay adds λ to every eigenvalue
             self.tuner.look_curvature(curvature[0] + self._weight_decay, curvature[1] + self._weight_decay)
         settings = self.tuner.decide()
-        slot = self.trajectory.next_slot()
+        if self._pulled is None or settings.pull <= 0.0 or kept is None or kept is self.trajectory.current:
+            return self._written(gradient, computed_at, settings)
+        with self._held(computed_at):
+            self._pulled.pull = Pull(settings.pull, origin)
+            try:
+                return self._written(gradient, computed_at, settings)
+            finally:
+                self._pulled.pull = None
+
+    def _written(self, gradient: Tensor, computed_at: int, settings: Settings) -> Update:
+        """Version t + 1, as it was decided, and what is measured by it."""
+        x, slot = self.trajectory.current.tensor, self.trajectory.next_slot()
         vectors = slot.tensor, x, self.trajectory.previous.tensor
         if self._layered is not None:
             self._layered.strides = settings.strides

@@ -14,6 +14,7 @@ TURNED = 0.065  # the excess that is borne where the rule turns all gradients in
 FIRST, LOWEST = 0.5, 0.2  # f starts at this part of w, and is at least that of w, once momentum has been used up
 ORDERED, SPREAD = 1.15, 1.35  # D up to which f has all of its range, and from which none; by measurement
 UNTURNED = 1.5  # how many times as large both are where nothing is turned; by measurement
+PULL = 0.15  # of the way since x_v that is taken back, in the mean, times E[τ]; by measurement
 MEMORY = 0.995  # decay of the means that D is of: what it does to f is too much to be left to chance
 
 
@@ -49,6 +50,11 @@ class Beyond(Both):
         self._counts = 1.0 / (UNTURNED + (1.0 - UNTURNED) * turned)
         self._spread = Spread(MEMORY)
 
+    @property
+    def pull(self) -> float:
+        """c, in [0, 0.15]."""
+        return PULL * (1.0 - _order(self._spread.value)) / max(1.0, self._stale.value)
+
     def weigh(self, staleness: int, excess: float | None) -> None:
         """Take the staleness of a push, and e if it was measured."""
         self._spread.update(staleness)
@@ -73,7 +79,7 @@ class Beyond(Both):
         if wanted >= target:
             return 0.0
         used = 1.0 if wanted <= self._min else (target - wanted) / (target - self._min)
-        return used * min(max((SPREAD - self._counts * self._spread.value) / (SPREAD - ORDERED), 0.0), 1.0)
+        return used * _order(self._counts * self._spread.value)
 
     def state_dict(self) -> State:
         """As of `Both`, and D's."""
@@ -84,3 +90,8 @@ class Beyond(Both):
         super().load_state_dict(state)
         if "spread" in state:
             self._spread.load_state_dict(state["spread"])
+
+
+def _order(spread: float) -> float:
+    """1 for gradients in order, 0 for those without, by D."""
+    return min(max((SPREAD - spread) / (SPREAD - ORDERED), 0.0), 1.0)

@@ -104,6 +104,11 @@ class Both:
         least = floor * min(1.0, BORNE * self.freshness)
         return max(learning_rate * self.factor, least * math.exp(min(0.0, self._log)))
 
+    @property
+    def pull(self) -> float:
+        """c, 0 but in `Beyond`."""
+        return 0.0
+
     def observe(self, target: float, measured: float | None) -> None:
         """Nothing: `weigh` has the excess."""
 

@@ -24,6 +24,10 @@ class Loop(Protocol):
     def rate(self, learning_rate: float, floor: float) -> float:
         """α to apply now, where the target chose `learning_rate`; floor: see `Decision`."""
 
+    @property
+    def pull(self) -> float:
+        """c, at least 0: how much of the way since x_v is taken back now; see `Settings`."""
+
     def observe(self, target: float, measured: float | None) -> None:
         """Take one measurement of total momentum; None when none could be made."""
 
@@ -39,6 +43,8 @@ class Loop(Protocol):
 
 class OneActuator:
     """What the loops have in common that move nothing but momentum, or not even that."""
+
+    pull = 0.0
 
     def rate(self, learning_rate: float, floor: float) -> float:
         """The target's own."""

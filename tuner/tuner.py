@@ -28,6 +28,7 @@ class Settings:
     scale:           in (0, 1]: what clipping multiplies the gradient by.
     gradient_norm:   ‖g‖ before clipping, weight decay included.
     strides:         what α is multiplied by in each layer; None for 1 everywhere. Only rules of Adam's kind know them.
+    pull:            c, how much of the way since x_v is taken back, in the mean; only `psserver.soap` does so.
     """
 
     learning_rate: float
@@ -36,6 +37,7 @@ class Settings:
     scale: float
     gradient_norm: float
     strides: Strides | None = None
+    pull: float = 0.0
 
 
 class Tuner:
@@ -120,6 +122,7 @@ class Tuner:
             scale=decision.scale,
             gradient_norm=decision.gradient_norm,
             strides=decision.strides,
+            pull=self.loop.pull,
         )
 
     def absorb(self, block: slice, gradient: Tensor) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from tuner import TunerOptions, build
 from tuner.averages import Tracked
-from tuner.beyond import BEARS, FIRST, GIVES, LOWEST, TURNED, Beyond
+from tuner.beyond import BEARS, FIRST, GIVES, LOWEST, PULL, TURNED, Beyond
 from tuner.both import EXCESS, FASTEST_DOWN, LOWEST_MOMENTUM, MEMORY, QUICK, Both
 
 TARGET = 0.8
@@ -222,3 +222,62 @@ def test_build_tells_it_how_much_is_turned() -> None:
     assert made.loop.borne == pytest.approx(TURNED)
     assert isinstance(recipe.loop, Both)
     assert recipe.loop.borne == EXCESS
+
+
+def without_order(workers: int, pushes: int = 2000, turned: float = 1.0) -> Beyond:
+    """After so many pushes of M workers each of which is as likely as any other to be the next."""
+    loop, draws = Beyond(-0.9, 0.999, turned), random.Random(5)
+    taken = [0] * workers
+    for version in range(pushes):
+        worker = draws.randrange(workers)
+        loop.momentum(TARGET)
+        loop.weigh(version - taken[worker], None)
+        taken[worker] = version + 1
+    loop.momentum(TARGET)
+    return loop
+
+
+@pytest.mark.parametrize("workers", [2, 4, 16, 64])
+def test_without_order_it_pulls_back_the_less_at_once_the_staler_gradients_are(workers: int) -> None:
+    loop = without_order(workers)
+    assert loop.pull == pytest.approx(PULL / max(1.0, loop._stale.value), rel=1e-12)
+    assert loop._stale.value == pytest.approx(workers - 1, rel=0.5), "and they are as stale as that many make them"
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4, 16, 64])
+def test_in_turn_it_pulls_nothing_back(workers: int) -> None:
+    assert settled(workers).pull == 0.0
+    assert Beyond(-0.9, 0.999).pull == 0.0, "nor before anything is known"
+
+
+def test_where_nearly_all_gradients_are_fresh_it_pulls_nothing_back() -> None:
+    loop = Beyond(-0.9, 0.999)
+    for push in range(600):
+        loop.weigh(9 if push % 50 == 49 else 0, None)
+    assert loop.pull == 0.0
+
+
+def test_it_pulls_back_the_more_the_less_order_there_is() -> None:
+    """A part of all delays one longer and as many one shorter, in a growing range."""
+    pulls = []
+    for width in range(16):
+        loop = Beyond(-0.9, 0.999)
+        for push in range(3000):
+            loop.weigh(min(push, 15 + (width if push % 2 else -width)), None)
+        pulls.append(loop.pull)
+    assert pulls[0] == pulls[4] == 0.0
+    assert all(before <= after + 1e-4 for before, after in pairwise(pulls))
+    assert pulls[-1] == pytest.approx(PULL / 15, rel=0.1)
+    assert any(0.1 * PULL / 15 < pull < 0.9 * PULL / 15 for pull in pulls), "and gradually"
+
+
+def test_it_pulls_by_the_order_of_what_is_turned_however_much_that_is() -> None:
+    assert without_order(4, turned=0.0).pull == without_order(4, turned=1.0).pull > 0.0
+
+
+@pytest.mark.parametrize("loop", ["open", "closed", "both"])
+def test_no_other_loop_pulls(loop: str) -> None:
+    made = build(TunerOptions(target="constant", loop=loop), 4, 100, 0).loop  # type: ignore[arg-type]
+    for push in range(200):
+        made.weigh(push % 7, None)
+    assert made.pull == 0.0
