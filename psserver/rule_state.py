@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol, TypeAlias, runtime_checkable
 
 from torch import Tensor
 
-from tuner import Strides
+from tuner import Pull, Strides
 
 State: TypeAlias = dict[str, Tensor | float | int]
 
@@ -42,21 +41,14 @@ class Layered:
     strides: Strides | None = None
 
 
-@dataclass(frozen=True)
-class Pull:
-    """How much of the way from x_v to x_t is taken back, in the mean: `part`, in (0, 1]; origin: x_v [N]."""
-
-    part: float
-    origin: Tensor
-
-
 class Pulled:
     """A rule that can take back some of the way since a gradient was computed: `pull` is set before `begin`, or None.
 
-    The origin is kept until the update is over.
+    origin: x_v [N], where it was computed; kept until the update is over.
     """
 
     pull: Pull | None = None
+    origin: Tensor | None = None
 
 
 @runtime_checkable

@@ -14,8 +14,8 @@ from psserver.around import Around, Blocks, block_count
 from psserver.eigenbasis import Eigenbasis, Placed, Side, sides
 from psserver.options import RuleOptions
 from psserver.rule_state import Pulled, State, restore
+from tuner import Pull
 
-MOST = 0.4  # of the way along a direction that is taken back at most; from 1 on that alone would be unstable
 REGION = 32_768  # float32 values about sampled coordinates: of many blocks of small tensors, of eight of large ones
 _TURNED = {"first": "turned_first", "second": "turned_second"}
 
@@ -33,10 +33,10 @@ class Soap(Adam, Pulled):
     the measurement of total momentum needs, and m and v come from gradients of any staleness. Vectors, and tensors
     that are not told of (embeddings), are Adam's.
 
-    With `pull` c each tensor is then drawn towards x_v, where the gradient was computed, the more the more curved its
+    With `pull` each tensor is then drawn towards x_v, where the gradient was computed, the more the more curved its
     loss is along an eigenvector; v stands for the curvature, as a Fisher matrix has it:
 
-        X ← X − Q_1 (min(c v/mean(v), 0.4) ⊙ Q_1ᵀ (X_t − X_v) Q_2) Q_2ᵀ,
+        X ← X − Q_1 (min(c v/mean(v), most) ⊙ Q_1ᵀ (X_t − X_v) Q_2) Q_2ᵀ,   c the `part` of `Pull`,
 
     delay compensation (Zheng et al. 2017, with g² in coordinates for a Hessian) in the eigenbasis.
 
@@ -80,11 +80,11 @@ class Soap(Adam, Pulled):
             mine = _shifted(tensor.part, -block.start)
             scratch[mine] = tensor.out(scratch[mine])
         move(new, x, scratch, self._step, self.strides.pieces(block) if self.strides is not None else ())
-        if self.pull is not None:
+        if self.pull is not None and self.origin is not None:
             for _, tensor in tensors:
                 mine = _shifted(tensor.part, -block.start)
-                way = torch.sub(x[mine], self.pull.origin[tensor.part])
-                new[mine] -= pulled_back(way, tensor, self._second[tensor.part], self.pull.part)
+                way = torch.sub(x[mine], self.origin[tensor.part])
+                new[mine] -= pulled_back(way, tensor, self._second[tensor.part], self.pull)
 
     def around(self, sampled: Tensor) -> Tensor:
         """All of the blocks, as both sides of a tensor have them, in which a sampled coordinate lies."""
@@ -122,15 +122,15 @@ class Soap(Adam, Pulled):
         super().load_state_dict({**state, **{name: state[turned] for name, turned in _TURNED.items()}})
 
 
-def pulled_back(way: Tensor, tensor: Eigenbasis, second: Tensor, part: float) -> Tensor:
-    """What is taken back of a tensor's way (flat) since x_v: min(c v/mean(v), 0.4) of it along each eigenvector.
+def pulled_back(way: Tensor, tensor: Eigenbasis, second: Tensor, pull: Pull) -> Tensor:
+    """What is taken back of a tensor's way (flat) since x_v: min(c v/mean(v), most) of it along each eigenvector.
 
-    second: v, in the eigenbasis. part: c. Where v is 0 everywhere, or has overflowed, nothing.
+    second: v, in the eigenbasis. Where v is 0 everywhere, or has overflowed, nothing.
     """
     mean = second.mean().item()
     if not (math.isfinite(mean) and mean > 0.0):
         return torch.zeros_like(way)
-    parts = torch.mul(second, part / mean).clamp_(max=MOST)
+    parts = torch.mul(second, pull.part / mean).clamp_(max=pull.most)
     return tensor.out(tensor.into(way).mul_(parts))
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from psserver.applied import Applied
-from psserver.rule_state import Attributed, Layered, Pull, Pulled, Whole
+from psserver.rule_state import Attributed, Layered, Pulled, Whole
 from psserver.rules import Rule
 from psserver.spread import Spread
 from psserver.staleness import Corrected
@@ -170,14 +170,14 @@ class Updater:
         if curvature is not None:  # of the loss; weight decay adds λ to every eigenvalue
             self.tuner.look_curvature(curvature[0] + self._weight_decay, curvature[1] + self._weight_decay)
         settings = self.tuner.decide()
-        if self._pulled is None or settings.pull <= 0.0 or kept is None or kept is self.trajectory.current:
+        if self._pulled is None or settings.pull is None or kept is None:
             return self._written(gradient, computed_at, settings)
         with self._held(computed_at):
-            self._pulled.pull = Pull(settings.pull, origin)
+            self._pulled.pull, self._pulled.origin = settings.pull, origin
             try:
                 return self._written(gradient, computed_at, settings)
             finally:
-                self._pulled.pull = None
+                self._pulled.pull = self._pulled.origin = None
 
     def _written(self, gradient: Tensor, computed_at: int, settings: Settings) -> Update:
         """Version t + 1, as it was decided, and what is measured by it."""

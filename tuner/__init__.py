@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tuner.from_options import build
     from tuner.layers import Strides
+    from tuner.loop import Pull
     from tuner.optimizer import YellowFin
     from tuner.options import TunerOptions
     from tuner.target import NonFiniteGradient
     from tuner.tuner import Settings, Tuner
 
-__all__ = ["NonFiniteGradient", "Settings", "Strides", "Tuner", "TunerOptions", "YellowFin", "build"]
+__all__ = ["NonFiniteGradient", "Pull", "Settings", "Strides", "Tuner", "TunerOptions", "YellowFin", "build"]
 
 _HOME = {
     "NonFiniteGradient": "target",
+    "Pull": "loop",
     "Settings": "tuner",
     "Strides": "layers",
     "Tuner": "tuner",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from tuner.both import EXCESS, LOWEST_MOMENTUM, Both
+from tuner.loop import Pull
 from tuner.spread import Spread
 from tuner.target import State
 
@@ -14,7 +15,8 @@ TURNED = 0.065  # the excess that is borne where the rule turns all gradients in
 FIRST, LOWEST = 0.5, 0.2  # f starts at this part of w, and is at least that of w, once momentum has been used up
 ORDERED, SPREAD = 1.15, 1.35  # D up to which f has all of its range, and from which none; by measurement
 UNTURNED = 1.5  # how many times as large both are where nothing is turned; by measurement
-PULL = 0.15  # of the way since x_v that is taken back, in the mean, times E[τ]; by measurement
+PULL, MOST = 0.15, 0.4  # of the way since x_v that is taken back, in the mean times E[τ], and at most; by measurement
+FARTHEST = 8.0  # times E[τ]: staler gradients take no more back than those
 MEMORY = 0.995  # decay of the means that D is of: what it does to f is too much to be left to chance
 
 
@@ -34,8 +36,12 @@ class Beyond(Both):
 
     where w, f and what moves it are those of `Both`, and D is the `Spread` of delays, 1 for workers in turn and 3 for
     sixteen without order, whose learning rate is left alone: a constant delay resonates, one that is spread does not.
-    At μ* = 0.8 nothing at all is changed up to a mean staleness of 4, so with two to five workers; eight in turn have
+    At μ* = 0.8 neither is changed up to a mean staleness of 4, so with two to five workers; eight in turn have
     μ = 0.65, and fourteen have used it up.
+
+    Where f is left alone, and as far as it is, some of the way since x_v is taken back instead (see `psserver.soap`),
+    from two workers on: c = 0.15 clip((D − 1.15)/0.2, 0, 1)/max(1, E[τ]) of it in the mean over directions, at most 0.4
+    along any; both times min(1, 8 E[τ]/τ), for a gradient from long ago must not undo all that has been done since.
 
     turned: how much of the parameters have gradients that the rule turns into an eigenbasis. There the excess of
     neighbouring coordinates is alike, and 0.065 of it is as much as 0.25 elsewhere: what is borne lies between the two.
@@ -50,10 +56,13 @@ class Beyond(Both):
         self._counts = 1.0 / (UNTURNED + (1.0 - UNTURNED) * turned)
         self._spread = Spread(MEMORY)
 
-    @property
-    def pull(self) -> float:
-        """c, in [0, 0.15]."""
-        return PULL * (1.0 - _order(self._spread.value)) / max(1.0, self._stale.value)
+    def pull(self, staleness: int) -> Pull | None:
+        """c and 0.4, both less where τ is beyond 8 E[τ]; None where gradients come in order."""
+        part, mean = PULL * (1.0 - _order(self._spread.value)), max(1.0, self._stale.value)
+        if part == 0.0 or staleness == 0:
+            return None
+        share = min(1.0, FARTHEST * mean / staleness)
+        return Pull(share * part / mean, share * MOST)
 
     def weigh(self, staleness: int, excess: float | None) -> None:
         """Take the staleness of a push, and e if it was measured."""

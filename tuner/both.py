@@ -10,7 +10,7 @@ import math
 
 from tuner.averages import Tracked
 from tuner.dead_time import BORNE, haste
-from tuner.loop import Clamp
+from tuner.loop import Clamp, Pull
 from tuner.target import State
 
 MEMORY, QUICK = 0.98, 0.9  # decays of the averages of τ, τ² and 1/(1 + τ), and of those that tell a change
@@ -104,10 +104,9 @@ class Both:
         least = floor * min(1.0, BORNE * self.freshness)
         return max(learning_rate * self.factor, least * math.exp(min(0.0, self._log)))
 
-    @property
-    def pull(self) -> float:
-        """c, 0 but in `Beyond`."""
-        return 0.0
+    def pull(self, staleness: int) -> Pull | None:
+        """Nothing, but in `Beyond`."""
+        return None
 
     def observe(self, target: float, measured: float | None) -> None:
         """Nothing: `weigh` has the excess."""

@@ -5,11 +5,23 @@ Source: Zhang and Mitliagkas (2019), closed-loop momentum control; total momentu
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from tuner.target import State
 
 Clamp = Literal["low", "high"]
+
+
+@dataclass(frozen=True)
+class Pull:
+    """How much of the way from x_v to x_t an update takes back: `part` in the mean over directions, `most` at most.
+
+    Both in (0, 1]; the more curved the loss is along a direction, the more of the way along it.
+    """
+
+    part: float
+    most: float
 
 
 class Loop(Protocol):
@@ -24,9 +36,8 @@ class Loop(Protocol):
     def rate(self, learning_rate: float, floor: float) -> float:
         """α to apply now, where the target chose `learning_rate`; floor: see `Decision`."""
 
-    @property
-    def pull(self) -> float:
-        """c, at least 0: how much of the way since x_v is taken back now; see `Settings`."""
+    def pull(self, staleness: int) -> Pull | None:
+        """How much of the way since x_v an update by a gradient of that staleness takes back."""
 
     def observe(self, target: float, measured: float | None) -> None:
         """Take one measurement of total momentum; None when none could be made."""
@@ -44,7 +55,9 @@ class Loop(Protocol):
 class OneActuator:
     """What the loops have in common that move nothing but momentum, or not even that."""
 
-    pull = 0.0
+    def pull(self, staleness: int) -> Pull | None:
+        """Nothing."""
+        return None
 
     def rate(self, learning_rate: float, floor: float) -> float:
         """The target's own."""

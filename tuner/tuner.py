@@ -12,7 +12,7 @@ from tuner.estimator import Estimator
 from tuner.guard import Guard
 from tuner.lag import Lag
 from tuner.layers import Strides
-from tuner.loop import Clamp, Loop, OneActuator, Open
+from tuner.loop import Clamp, Loop, OneActuator, Open, Pull
 from tuner.target import State, Target
 from tuner.total_momentum import TotalMomentum
 from tuner.yellowfin import YellowFinTarget
@@ -28,7 +28,7 @@ class Settings:
     scale:           in (0, 1]: what clipping multiplies the gradient by.
     gradient_norm:   ‖g‖ before clipping, weight decay included.
     strides:         what α is multiplied by in each layer; None for 1 everywhere. Only rules of Adam's kind know them.
-    pull:            c, how much of the way since x_v is taken back, in the mean; only `psserver.soap` does so.
+    pull:            how much of the way since x_v is taken back; None for nothing. Only `psserver.soap` does so.
     """
 
     learning_rate: float
@@ -37,7 +37,7 @@ class Settings:
     scale: float
     gradient_norm: float
     strides: Strides | None = None
-    pull: float = 0.0
+    pull: Pull | None = None
 
 
 class Tuner:
@@ -67,7 +67,7 @@ class Tuner:
         self.beside, self.guard = dict(beside or {}), guard
         self.measured_beside: dict[str, float | None] = {}
         self._every, self._count = every, 0
-        self._newest = 0
+        self._newest = self._staleness = 0
         self._learning_rate = 0.0
         self._momentum = 0.0
         self._target_momentum = 0.0
@@ -86,6 +86,7 @@ class Tuner:
 
     def hear(self, loss: float, staleness: int = 0) -> None:
         """Take loss and staleness of the gradient about to be looked at; without, α may depend on the loss's scale."""
+        self._staleness = staleness
         known = 0 if isinstance(self.loop, Open) else staleness  # whatever answers to staleness is the loop's
         self.target.hear(loss, known)
 
@@ -107,6 +108,7 @@ class Tuner:
 
         Raises NonFiniteGradient, with the state as if that gradient had never been seen; RuntimeError before any look.
         """
+        staleness, self._staleness = self._staleness, 0
         decision = self.target.decide()
         rate, target = decision.learning_rate, decision.momentum
         if self.guard is not None:
@@ -122,7 +124,7 @@ class Tuner:
             scale=decision.scale,
             gradient_norm=decision.gradient_norm,
             strides=decision.strides,
-            pull=self.loop.pull,
+            pull=self.loop.pull(staleness),
         )
 
     def absorb(self, block: slice, gradient: Tensor) -> None:

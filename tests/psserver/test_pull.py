@@ -12,13 +12,12 @@ from torch import Tensor
 
 from psserver.eigenbasis import Eigenbasis, sides
 from psserver.options import RuleOptions
-from psserver.rule_state import Pull
 from psserver.rules import make_rule
-from psserver.soap import MOST, Soap, pulled_back
+from psserver.soap import Soap, pulled_back
 from psserver.trajectory import Trajectory
 from psserver.update import Updater
-from tuner import TunerOptions, build
-from tuner.beyond import PULL
+from tuner import Pull, TunerOptions, build
+from tuner.beyond import MOST, PULL
 
 SHAPE, SIZE, RATE = (5, 7), 40, 0.01
 OPTIONS = RuleOptions(name="soap", beta2=0.9, shampoo_beta=0.8, precondition_every=3)
@@ -50,7 +49,7 @@ def moved(rule: Soap, x: Tensor, gradient: Tensor) -> Tensor:
 def test_it_is_its_formula_in_the_eigenbasis_and_leaves_vectors_alone(part: float) -> None:
     x, origin, gradient = draw(100), draw(101), draw(102)
     plain, pulling = trained(), trained()
-    pulling.pull = Pull(part, origin)
+    pulling.pull, pulling.origin = Pull(part, MOST), origin
     difference = (moved(plain, x, gradient) - moved(pulling, x, gradient)).double().numpy()
     rows, columns = (basis[0].double().numpy() for basis in pulling._eigenbases[0].bases)
     second = pulling._second[:35].double().numpy().reshape(SHAPE)
@@ -64,14 +63,14 @@ def test_it_is_its_formula_in_the_eigenbasis_and_leaves_vectors_alone(part: floa
 def test_no_more_is_taken_back_than_the_most_along_any_direction() -> None:
     way, tensor = draw(1, 35), trained()._eigenbases[0]
     second = torch.rand(35, generator=torch.Generator().manual_seed(2)) + 0.1
-    torch.testing.assert_close(pulled_back(way, tensor, second, 1e6), MOST * way)
+    torch.testing.assert_close(pulled_back(way, tensor, second, Pull(1e6, MOST)), MOST * way)
 
 
 @pytest.mark.parametrize("second", [0.0, float("inf"), float("nan"), 3e38])
 def test_nothing_is_taken_back_by_second_moments_that_say_nothing(second: float) -> None:
     room = sum(side.values for side in sides(SHAPE, 64))
     tensor = Eigenbasis(slice(0, 35), sides(SHAPE, 64), torch.zeros(room), torch.zeros(room))
-    assert not pulled_back(draw(1, 35), tensor, torch.full((35,), second), 0.1).any()
+    assert not pulled_back(draw(1, 35), tensor, torch.full((35,), second), Pull(0.1, MOST)).any()
 
 
 def updater(loop: str, slots: int = 3) -> Updater:
@@ -92,7 +91,7 @@ def pushes(made: Updater, updates: int, workers: int, *, release_first: bool) ->
         version = held[worker]
         if release_first:
             made.trajectory.release(version)
-        made.apply(draw(number) + 0.5, version)
+        made.apply(draw(number) + 0.5, version, 1.0)
         if not release_first:
             made.trajectory.release(version)
         held[worker] = made.trajectory.version
@@ -117,6 +116,7 @@ def test_an_updater_pulls_where_the_loop_says_so_and_nowhere_else() -> None:
         begin = rule.begin
 
         def watched(rate: float, momentum: float, rule: Soap = rule, seen: list[bool] = seen) -> None:
+            assert (rule.pull is None) is (rule.origin is None)
             seen.append(rule.pull is not None)
 
         rule.begin = lambda rate, momentum, begin=begin, watched=watched: (  # type: ignore[method-assign,misc]
@@ -125,7 +125,7 @@ def test_an_updater_pulls_where_the_loop_says_so_and_nowhere_else() -> None:
         )[1]
         pushes(made, 120, workers, release_first=False)
         assert any(seen) is expected
-        assert rule.pull is None
+        assert rule.pull is rule.origin is None
 
 
 def test_a_correction_that_the_user_chose_is_not_made_twice() -> None:
@@ -179,7 +179,7 @@ def floor(part: float, seed: int) -> float:
         worker = order.randrange(16)
         origin, x, new = versions[held[worker]], versions[-1], torch.empty(64)
         gradient = a @ (origin.numpy().reshape(8, 8) + 0.1 * draws.normal(size=(8, 8))) @ b
-        rule.pull = Pull(part, origin) if part and origin is not x else None
+        rule.pull, rule.origin = Pull(part, MOST) if part else None, origin
         rule.begin(0.1, -0.3)
         rule.apply(slice(0, 64), new, x, x, torch.from_numpy(gradient.astype(np.float32).reshape(-1)), torch.empty(64))
         versions.append(new)

@@ -11,7 +11,7 @@ import torch
 
 from tuner import TunerOptions, build
 from tuner.averages import Tracked
-from tuner.beyond import BEARS, FIRST, GIVES, LOWEST, PULL, TURNED, Beyond
+from tuner.beyond import BEARS, FARTHEST, FIRST, GIVES, LOWEST, MOST, PULL, TURNED, Beyond
 from tuner.both import EXCESS, FASTEST_DOWN, LOWEST_MOMENTUM, MEMORY, QUICK, Both
 
 TARGET = 0.8
@@ -240,21 +240,35 @@ def without_order(workers: int, pushes: int = 2000, turned: float = 1.0) -> Beyo
 @pytest.mark.parametrize("workers", [2, 4, 16, 64])
 def test_without_order_it_pulls_back_the_less_at_once_the_staler_gradients_are(workers: int) -> None:
     loop = without_order(workers)
-    assert loop.pull == pytest.approx(PULL / max(1.0, loop._stale.value), rel=1e-12)
+    pull = loop.pull(1)
+    assert pull is not None
+    assert pull.part == pytest.approx(PULL / max(1.0, loop._stale.value), rel=1e-12)
+    assert pull.most == MOST
+    assert loop.pull(0) is None, "a gradient that is not stale has nothing to take back"
     assert loop._stale.value == pytest.approx(workers - 1, rel=0.5), "and they are as stale as that many make them"
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4, 16, 64])
 def test_in_turn_it_pulls_nothing_back(workers: int) -> None:
-    assert settled(workers).pull == 0.0
-    assert Beyond(-0.9, 0.999).pull == 0.0, "nor before anything is known"
+    assert settled(workers).pull(workers) is None
+    assert Beyond(-0.9, 0.999).pull(3) is None, "nor before anything is known"
 
 
 def test_where_nearly_all_gradients_are_fresh_it_pulls_nothing_back() -> None:
     loop = Beyond(-0.9, 0.999)
     for push in range(600):
         loop.weigh(9 if push % 50 == 49 else 0, None)
-    assert loop.pull == 0.0
+    assert loop.pull(9) is None
+
+
+def test_a_gradient_from_long_ago_undoes_no_more_than_one_of_eight_times_the_mean_staleness() -> None:
+    loop = without_order(16)
+    mean = loop._stale.value
+    for times, share in ((1, 1.0), (FARTHEST, 1.0), (2 * FARTHEST, 0.5), (1000 * FARTHEST, 0.001)):
+        pull = loop.pull(round(times * mean))
+        assert pull is not None
+        assert pull.most == pytest.approx(share * MOST, rel=0.01)
+        assert pull.part == pytest.approx(share * PULL / mean, rel=0.01)
 
 
 def test_it_pulls_back_the_more_the_less_order_there_is() -> None:
@@ -264,7 +278,8 @@ def test_it_pulls_back_the_more_the_less_order_there_is() -> None:
         loop = Beyond(-0.9, 0.999)
         for push in range(3000):
             loop.weigh(min(push, 15 + (width if push % 2 else -width)), None)
-        pulls.append(loop.pull)
+        pull = loop.pull(15)
+        pulls.append(0.0 if pull is None else pull.part)
     assert pulls[0] == pulls[4] == 0.0
     assert all(before <= after + 1e-4 for before, after in pairwise(pulls))
     assert pulls[-1] == pytest.approx(PULL / 15, rel=0.1)
@@ -272,7 +287,9 @@ def test_it_pulls_back_the_more_the_less_order_there_is() -> None:
 
 
 def test_it_pulls_by_the_order_of_what_is_turned_however_much_that_is() -> None:
-    assert without_order(4, turned=0.0).pull == without_order(4, turned=1.0).pull > 0.0
+    pull = without_order(4, turned=0.0).pull(3)
+    assert pull == without_order(4, turned=1.0).pull(3)
+    assert pull is not None
 
 
 @pytest.mark.parametrize("loop", ["open", "closed", "both"])
@@ -280,4 +297,4 @@ def test_no_other_loop_pulls(loop: str) -> None:
     made = build(TunerOptions(target="constant", loop=loop), 4, 100, 0).loop  # type: ignore[arg-type]
     for push in range(200):
         made.weigh(push % 7, None)
-    assert made.pull == 0.0
+    assert made.pull(3) is None
