@@ -213,6 +213,8 @@ class _Replay:
             return None
         made: Mapping[str, Any] = {**vars(update.settings), "loss": loss, "total_momentum": update.total_momentum}
         beside = {f"total_momentum_{name}": value for name, value in update.beside.items()}
+        if "pull" in row:  # else the run was begun before there was one
+            beside["pull"] = None if update.settings.pull is None else update.settings.pull.part
         for name, value in [*((name, made[name]) for name in COMPARED), *beside.items()]:
             known = value if value is None or math.isfinite(value) else None  # as JSON has it
             if not same_number(row.get(name), known):

@@ -23,6 +23,7 @@ _TAGS = {
     "momentum": "momentum/algorithmic",
     "target_momentum": "momentum/target",
     "total_momentum": "momentum/total",
+    "pull": "momentum/pull",
     "staleness": "server/staleness",
 }
 _BESIDE = "total_momentum_"  # and the name of an estimator that steers nothing

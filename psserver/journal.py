@@ -54,6 +54,7 @@ class Journal:
             momentum=chosen.momentum,
             target_momentum=chosen.target_momentum,
             total_momentum=update.total_momentum,
+            pull=None if chosen.pull is None else chosen.pull.part,
             beside=dict(update.beside),
         )
         self.progress.applied += len(arrivals)

@@ -18,6 +18,7 @@ _KEPT_EVENTS = 40
 class UpdateRow:
     """A row of metrics.jsonl: one update. None means not measured (no worker: the mean of all).
 
+    pull:   how much of the way since `version` was taken back, in the mean over directions; None for nothing.
     beside: what further estimators of total momentum said, by name; in the file `total_momentum_NAME` for each.
     """
 
@@ -32,6 +33,7 @@ class UpdateRow:
     momentum: float
     target_momentum: float
     total_momentum: float | None
+    pull: float | None = None
     beside: dict[str, float | None] = field(default_factory=dict)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from typing import Literal, Protocol
 
@@ -71,7 +71,7 @@ class Update:
     """What one update did.
 
     version:        the version it made.
-    settings:       what the tuner chose.
+    settings:       what the tuner chose, as far as the rule can do it.
     total_momentum: what it measured afterwards.
     clamped:        at which end, if any, the clamp then held the momentum of the next update back.
     beside:         what further estimators of total momentum said, by name.
@@ -170,8 +170,10 @@ class Updater:
         if curvature is not None:  # of the loss; weight decay adds λ to every eigenvalue
             self.tuner.look_curvature(curvature[0] + self._weight_decay, curvature[1] + self._weight_decay)
         settings = self.tuner.decide()
-        if self._pulled is None or settings.pull is None or kept is None:
+        if settings.pull is None:
             return self._written(gradient, computed_at, settings)
+        if self._pulled is None or kept is None:
+            return self._written(gradient, computed_at, replace(settings, pull=None))
         with self._held(computed_at):
             self._pulled.pull, self._pulled.origin = settings.pull, origin
             try:

@@ -60,7 +60,7 @@ def test_a_row_has_the_columns_that_were_promised(tmp_path: Path) -> None:
     record.close()
     assert " ".join(read(tmp_path, "metrics")[0]) == (
         "update seconds worker version staleness loss gradient_norm learning_rate momentum target_momentum "
-        "total_momentum"
+        "total_momentum pull"
     )
 
 

@@ -128,6 +128,17 @@ def test_an_updater_pulls_where_the_loop_says_so_and_nowhere_else() -> None:
         assert rule.pull is rule.origin is None
 
 
+def test_what_was_taken_back_is_recorded_and_only_where_it_was() -> None:
+    made, adam = updater("both"), updater("both")
+    adam.rule = make_rule(RuleOptions(name="adam"), SIZE)
+    adam = Updater(adam.trajectory, adam.rule, adam.tuner, 0.0)
+    for each, expected in ((made, True), (adam, False)):
+        pushes(each, 100, 6, release_first=False)
+        each.trajectory.hold(97)
+        found = each.apply(draw(1), 97, 1.0).settings.pull
+        assert (found is not None) is expected
+
+
 def test_a_correction_that_the_user_chose_is_not_made_twice() -> None:
     options = RuleOptions(name="soap", staleness="delay-compensated")
     made = updater("both")
