@@ -39,9 +39,10 @@ class Beyond(Both):
     At μ* = 0.8 neither is changed up to a mean staleness of 4, so with two to five workers; eight in turn have
     μ = 0.65, and fourteen have used it up.
 
-    Where f is left alone, and as far as it is, some of the way since x_v is taken back instead (see `psserver.soap`),
-    from two workers on: c = 0.15 clip((D − 1.15)/0.2, 0, 1)/max(1, E[τ]) of it in the mean over directions, at most 0.4
-    along any; both times min(1, 8 E[τ]/τ), for a gradient from long ago must not undo all that has been done since.
+    Where f is left alone, and as far as it is, some of the way since x_v is taken back (see `psserver.soap`), from two
+    workers on: c = 0.15 (1 − s)/max(1, E[τ]) of it in the mean over directions, at most 0.4 along any; both times
+    min(1, 8 E[τ]/τ), for a gradient from long ago must not undo all that has been done since. Here D is not divided,
+    for what is not turned is not pulled, and gradients of x_0 count for nothing.
 
     turned: how much of the parameters have gradients that the rule turns into an eigenbasis. There the excess of
     neighbouring coordinates is alike, and 0.065 of it is as much as 0.25 elsewhere: what is borne lies between the two.
@@ -55,14 +56,24 @@ class Beyond(Both):
         self.borne = EXCESS + (TURNED - EXCESS) * turned
         self._counts = 1.0 / (UNTURNED + (1.0 - UNTURNED) * turned)
         self._spread = Spread(MEMORY)
+        self._target = 0.0
 
     def pull(self, staleness: int) -> Pull | None:
-        """c and 0.4, both less where τ is beyond 8 E[τ]; None where gradients come in order."""
-        part, mean = PULL * (1.0 - _order(self._spread.value)), max(1.0, self._stale.value)
-        if part == 0.0 or staleness == 0:
+        """c and 0.4, both less where τ is beyond 8 E[τ]; None where f has all of its range."""
+        stale = self._spread.stale
+        if staleness == 0 or stale is None:
+            return None
+        given = self._given(self._target, min(self._target, self._beyond(self._target, stale)))
+        part, mean = PULL * (1.0 - given * _order(self._spread.value)), max(1.0, stale)
+        if part == 0.0:
             return None
         share = min(1.0, FARTHEST * mean / staleness)
         return Pull(share * part / mean, share * MOST)
+
+    def momentum(self, target: float) -> float:
+        """μ to apply now; the target's own where nothing is stale."""
+        self._target = target
+        return super().momentum(target)
 
     def weigh(self, staleness: int, excess: float | None) -> None:
         """Take the staleness of a push, and e if it was measured."""
@@ -70,8 +81,12 @@ class Beyond(Both):
         super().weigh(staleness, excess)
 
     def _wanted(self, target: float) -> float:
+        return self._beyond(target, self._stale.value)
+
+    def _beyond(self, target: float, stale: float) -> float:
+        """The μ that a mean staleness asks for, minus infinity where none does."""
         own = max(0.0, target / (1.0 - target))
-        above = self._stale.value - BEARS * own
+        above = stale - BEARS * own
         if above <= 0.0:
             return target
         lag = target / (1.0 - target)
@@ -85,10 +100,14 @@ class Beyond(Both):
         return FIRST
 
     def _used(self, target: float, wanted: float) -> float:
+        given = self._given(target, wanted)
+        return given * _order(self._counts * self._spread.value) if given else 0.0
+
+    def _given(self, target: float, wanted: float) -> float:
+        """How much of its range the momentum has given."""
         if wanted >= target:
             return 0.0
-        used = 1.0 if wanted <= self._min else (target - wanted) / (target - self._min)
-        return used * _order(self._counts * self._spread.value)
+        return 1.0 if wanted <= self._min else (target - wanted) / (target - self._min)
 
     def state_dict(self) -> State:
         """As of `Both`, and D's."""

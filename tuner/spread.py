@@ -38,6 +38,11 @@ class Spread:
         return 1.0 if self._fresh.empty else self._fresh.value
 
     @property
+    def stale(self) -> float | None:
+        """E[τ]; None before anything is known."""
+        return None if self._stale.empty else self._stale.value
+
+    @property
     def round(self) -> float:
         """(1 + E[τ])/D: how many gradients come before the first that was computed after the one now applied."""
         return (1.0 + self._stale.value) / self.value

@@ -242,28 +242,34 @@ def test_without_order_it_pulls_back_the_less_at_once_the_staler_gradients_are(w
     loop = without_order(workers)
     pull = loop.pull(1)
     assert pull is not None
-    assert pull.part == pytest.approx(PULL / max(1.0, loop._stale.value), rel=1e-12)
+    stale = loop._spread.stale
+    assert stale == pytest.approx(workers - 1, rel=0.5), "as stale as that many make them"
+    assert pull.part == pytest.approx(PULL / max(1.0, stale), rel=1e-12)
     assert pull.most == MOST
     assert loop.pull(0) is None, "a gradient that is not stale has nothing to take back"
-    assert loop._stale.value == pytest.approx(workers - 1, rel=0.5), "and they are as stale as that many make them"
 
 
-@pytest.mark.parametrize("workers", [1, 2, 4, 16, 64])
-def test_in_turn_it_pulls_nothing_back(workers: int) -> None:
-    assert settled(workers).pull(workers) is None
-    assert Beyond(-0.9, 0.999).pull(3) is None, "nor before anything is known"
+@pytest.mark.parametrize(("workers", "share"), [(2, 1.0), (4, 1.0), (5, 1.0), (8, 0.86), (12, 0.36), (14, 0), (64, 0)])
+def test_in_turn_it_pulls_back_as_far_as_momentum_has_not_given_way(workers: int, share: float) -> None:
+    pull = settled(workers).pull(workers - 1)
+    assert (0.0 if pull is None else pull.part) == pytest.approx(share * PULL / (workers - 1), rel=0.02)
+    assert pull is None or pull.most == MOST
 
 
-def test_where_nearly_all_gradients_are_fresh_it_pulls_nothing_back() -> None:
+def test_where_nothing_is_stale_or_known_it_pulls_nothing_back() -> None:
     loop = Beyond(-0.9, 0.999)
-    for push in range(600):
-        loop.weigh(9 if push % 50 == 49 else 0, None)
-    assert loop.pull(9) is None
+    assert loop.pull(3) is None
+    for push in range(15):  # gradients of x_0
+        loop.momentum(TARGET)
+        loop.weigh(push, None)
+        assert loop.pull(push + 1) is None
+    assert settled(1).pull(0) is None
 
 
 def test_a_gradient_from_long_ago_undoes_no_more_than_one_of_eight_times_the_mean_staleness() -> None:
     loop = without_order(16)
-    mean = loop._stale.value
+    mean = loop._spread.stale
+    assert mean is not None
     for times, share in ((1, 1.0), (FARTHEST, 1.0), (2 * FARTHEST, 0.5), (1000 * FARTHEST, 0.001)):
         pull = loop.pull(round(times * mean))
         assert pull is not None
@@ -277,6 +283,7 @@ def test_it_pulls_back_the_more_the_less_order_there_is() -> None:
     for width in range(16):
         loop = Beyond(-0.9, 0.999)
         for push in range(3000):
+            loop.momentum(TARGET)
             loop.weigh(min(push, 15 + (width if push % 2 else -width)), None)
         pull = loop.pull(15)
         pulls.append(0.0 if pull is None else pull.part)
