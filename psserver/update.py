@@ -101,7 +101,7 @@ class Updater:
         plain = rule.rule if isinstance(rule, Corrected) else rule
         self._attributed = plain if isinstance(plain, Attributed) else None
         self._layered = plain if isinstance(plain, Layered) else None
-        self._pulled = rule if isinstance(rule, Pulled) else None
+        self._pulled = rule if isinstance(rule, Pulled) and isinstance(rule, Whole) and rule.whole else None
         self._compensates = self._correction is not None and self._correction.compensates
         size = trajectory.current.tensor.numel()
         self._blocks = blocks(size, plain.whole if isinstance(plain, Whole) else ())

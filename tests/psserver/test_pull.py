@@ -129,10 +129,10 @@ def test_an_updater_pulls_where_the_loop_says_so_and_nowhere_else() -> None:
 
 
 def test_what_was_taken_back_is_recorded_and_only_where_it_was() -> None:
-    made, adam = updater("both"), updater("both")
-    adam.rule = make_rule(RuleOptions(name="adam"), SIZE)
-    adam = Updater(adam.trajectory, adam.rule, adam.tuner, 0.0)
-    for each, expected in ((made, True), (adam, False)):
+    made, adam, vector = updater("both"), updater("both"), updater("both")
+    adam = Updater(adam.trajectory, make_rule(RuleOptions(name="adam"), SIZE), adam.tuner, 0.0)
+    vector = Updater(vector.trajectory, make_rule(OPTIONS, SIZE), vector.tuner, 0.0)
+    for each, expected in ((made, True), (adam, False), (vector, False)):
         pushes(each, 100, 6, release_first=False)
         each.trajectory.hold(97)
         found = each.apply(draw(1), 97, 1.0).settings.pull
