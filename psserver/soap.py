@@ -16,6 +16,7 @@ from psserver.options import RuleOptions
 from psserver.rule_state import Pulled, State, restore
 from tuner import Pull
 
+LEAST = 1e-30  # mean square of gradients that tell what is curved; those below are far below `rule.epsilon`
 REGION = 32_768  # float32 values about sampled coordinates: of many blocks of small tensors, of eight of large ones
 _TURNED = {"first": "turned_first", "second": "turned_second"}
 
@@ -125,10 +126,10 @@ class Soap(Adam, Pulled):
 def pulled_back(way: Tensor, tensor: Eigenbasis, second: Tensor, pull: Pull) -> Tensor:
     """What is taken back of a tensor's way (flat) since x_v: min(c v/mean(v), most) of it along each eigenvector.
 
-    second: v, in the eigenbasis. Where v is 0 everywhere, or has overflowed, nothing.
+    second: v, in the eigenbasis. Where all of it is next to 0, or it has overflowed, nothing.
     """
     mean = second.mean().item()
-    if not (math.isfinite(mean) and mean > 0.0):
+    if not LEAST < mean < math.inf:
         return torch.zeros_like(way)
     parts = torch.mul(second, pull.part / mean).clamp_(max=pull.most)
     return tensor.out(tensor.into(way).mul_(parts))
