@@ -34,8 +34,8 @@ class Soap(Adam, Pulled):
     the measurement of total momentum needs, and m and v come from gradients of any staleness. Vectors, and tensors
     that are not told of (embeddings), are Adam's.
 
-    With `pull` each tensor is then drawn towards x_v, where the gradient was computed, the more the more curved its
-    loss is along an eigenvector; v stands for the curvature, as a Fisher matrix has it:
+    With `pull` each tensor whose scale matters is then drawn towards x_v, where the gradient was computed, the more the
+    more curved its loss is along an eigenvector; v stands for the curvature, as a Fisher matrix has it:
 
         X ← X − Q_1 (min(c v/mean(v), most) ⊙ Q_1ᵀ (X_t − X_v) Q_2) Q_2ᵀ,   c the `part` of `Pull`,
 
@@ -83,6 +83,8 @@ class Soap(Adam, Pulled):
         move(new, x, scratch, self._step, self.strides.pieces(block) if self.strides is not None else ())
         if self.pull is not None and self.origin is not None:
             for _, tensor in tensors:
+                if self.strides is not None and not self.strides.scaled(tensor.part):
+                    continue
                 mine = _shifted(tensor.part, -block.start)
                 way = torch.sub(x[mine], self.origin[tensor.part])
                 new[mine] -= pulled_back(way, tensor, self._second[tensor.part], self.pull)

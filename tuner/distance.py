@@ -92,6 +92,7 @@ class LearntDistance:
         self._parts = [part / size for part in self._layers.sizes]
         zero = [0.0] * len(self._layers)
         self._first, self._distances, self._invariant = list(zero), list(zero), [False] * len(zero)
+        self._unscaled: frozenset[int] = frozenset()
         self._numerators, self._norms, self._weights = list(zero), list(zero), list(zero)
         self._means, self._squares, self._towards = list(zero), list(zero), list(zero)
 
@@ -158,7 +159,7 @@ class LearntDistance:
         reached = [max(d, floor) for d, floor in zip(self._distances, floors, strict=True)]
         steps = [d * factor for d, factor in zip(reached, longer, strict=True)]
         mean = self._mean(steps)
-        strides = Strides(self._layers, tuple(step / mean for step in steps))
+        strides = Strides(self._layers, tuple(step / mean for step in steps), self._unscaled)
         borne = [d if of else floor for d, floor, of in zip(reached, floors, self._invariant, strict=True)]
         floor = self._mean(borne) * share
         return Decision(mean * share, self._momentum, 1.0, math.sqrt(squares), floor=floor, strides=strides)
@@ -167,6 +168,7 @@ class LearntDistance:
         """Set d_0 from x_0."""
         start = torch.zeros(self._layers.size) if self._start is None else self._start
         self._invariant = self._invariance.found()
+        self._unscaled = _numbers(self._invariant)
         self._first = first_distances(start, self._layers, self._invariant, self._fans)
         self._distances = list(self._first)
 
@@ -263,6 +265,7 @@ class LearntDistance:
         self._sparsity.load_state_dict(state["sparsity"])
         self._first = [float(value) for value in state["first"]]
         self._invariant = [bool(value) for value in state["invariant"]]
+        self._unscaled = _numbers(self._invariant)
         self._distances = [float(value) for value in state["distances"]]
         self._numerators = [float(value) for value in state["numerators"]]
         self._norms = [float(value) for value in state["norms"]]
@@ -275,6 +278,10 @@ class LearntDistance:
 def falling(t: int, updates: int) -> float:
     """`(1 − t/T)^1.5` for update number t of T, from 0; 0 from T on."""
     return float(max(0.0, 1.0 - t / updates) ** POWER)
+
+
+def _numbers(chosen: list[bool]) -> frozenset[int]:
+    return frozenset(number for number, is_one in enumerate(chosen) if is_one)
 
 
 def _cosine(product: float, squares: float, way: float) -> float | None:

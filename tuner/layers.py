@@ -55,10 +55,18 @@ class Layers:
 
 @dataclass(frozen=True)
 class Strides:
-    """What the learning rate is multiplied by in each layer: `factors[i]` in the i-th."""
+    """What the learning rate is multiplied by in each layer: `factors[i]` in the i-th.
+
+    invariant: the numbers of layers whose scale does not matter.
+    """
 
     layers: Layers
     factors: tuple[float, ...]
+    invariant: frozenset[int] = frozenset()
+
+    def scaled(self, part: slice) -> bool:
+        """Whether the scale of a part of the vector, which lies in one layer, matters."""
+        return self.layers.pieces(part)[0][0] not in self.invariant
 
     def pieces(self, block: slice) -> list[tuple[slice, float]]:
         """The pieces of a block and their factors; those with factor 1 left out."""

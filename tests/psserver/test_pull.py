@@ -18,6 +18,7 @@ from psserver.trajectory import Trajectory
 from psserver.update import Updater
 from tuner import Pull, TunerOptions, build
 from tuner.beyond import MOST, PULL
+from tuner.layers import Layers, Strides
 
 SHAPE, SIZE, RATE = (5, 7), 40, 0.01
 OPTIONS = RuleOptions(name="soap", beta2=0.9, shampoo_beta=0.8, precondition_every=3)
@@ -58,6 +59,18 @@ def test_it_is_its_formula_in_the_eigenbasis_and_leaves_vectors_alone(part: floa
     np.testing.assert_allclose(difference[:35].reshape(SHAPE), taken, atol=1e-5)
     assert np.abs(taken).max() > 1e-3
     assert not difference[35:].any()
+
+
+def test_a_layer_whose_scale_does_not_matter_is_left_alone() -> None:
+    x, origin, gradient = draw(100), draw(101), draw(102)
+    plain, left, pulling = trained(), trained(), trained()
+    for rule, invariant in ((plain, set[int]()), (left, {0}), (pulling, {1})):
+        rule.strides = Strides(Layers(SIZE, (35, 5)), (1.0, 1.0), frozenset(invariant))
+    for rule in (left, pulling):
+        rule.pull, rule.origin = Pull(0.1, MOST), origin
+    expected = moved(plain, x, gradient)
+    assert torch.equal(moved(left, x, gradient), expected)
+    assert not torch.equal(moved(pulling, x, gradient), expected)
 
 
 def test_no_more_is_taken_back_than_the_most_along_any_direction() -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tuner.distance import LearntDistance
 from tuner.invariance import Invariance, normalisations
 from tuner.layers import Layers
 
@@ -87,3 +88,20 @@ def test_a_scale_and_a_shift_are_ones_and_zeros_after_an_invariant_layer(
 ) -> None:
     start = torch.tensor([1.0, 0.0, *second])
     assert normalisations(invariant, Layers(5, (2, 3)), start) == [False, expected]
+
+
+def test_the_target_says_which_layers_those_are_and_still_does_after_a_restart() -> None:
+    draws = torch.Generator().manual_seed(1)
+    x, g = torch.randn(400, generator=draws), torch.randn(400, generator=draws)
+    g[:200] -= torch.dot(g[:200], x[:200]) / torch.dot(x[:200], x[:200]) * x[:200]
+    targets = [LearntDistance(400, momentum=0.8, updates=100, layers=(200, 200)) for _ in range(2)]
+    seen = []
+    for target in targets:
+        if seen:
+            target.load_state_dict(targets[0].state_dict())
+        target.look(slice(0, 400), g, x)
+        decision = target.decide()
+        target.absorb(slice(0, 400), g)
+        assert decision.strides is not None
+        seen.append(decision.strides.invariant)
+    assert seen == [frozenset({0})] * 2
