@@ -95,7 +95,7 @@ def _updater(size: int, rule: RuleOptions, options: TunerOptions, spread: Spread
 
     def step() -> None:
         computed_at = held.popleft()
-        updater.apply(gradient, computed_at)
+        updater.apply(gradient, computed_at, 1.0)
         trajectory.release(computed_at)
         held.append(trajectory.version)
         trajectory.hold(trajectory.version)
