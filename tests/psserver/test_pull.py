@@ -123,24 +123,22 @@ def test_the_origin_is_not_written_over_while_it_is_compared_with() -> None:
     assert torch.equal(last[0], last[2])
 
 
-def test_an_updater_pulls_where_the_loop_says_so_and_nowhere_else() -> None:
-    for loop, workers, expected in (("both", 6, True), ("both", 1, False), ("open", 6, False)):
-        made, seen = updater(loop), []
-        rule = made.rule
-        assert isinstance(rule, Soap)
-        begin = rule.begin
+@pytest.mark.parametrize(("loop", "workers", "expected"), [("both", 6, True), ("both", 1, False), ("open", 6, False)])
+def test_an_updater_pulls_where_the_loop_says_so_and_nowhere_else(
+    monkeypatch: pytest.MonkeyPatch, loop: str, workers: int, expected: bool
+) -> None:
+    parts: list[float] = []
 
-        def watched(rate: float, momentum: float, rule: Soap = rule, seen: list[bool] = seen) -> None:
-            assert (rule.pull is None) is (rule.origin is None)
-            seen.append(rule.pull is not None)
+    def watched(way: Tensor, tensor: Eigenbasis, second: Tensor, pull: Pull) -> Tensor:
+        parts.append(pull.part)
+        return pulled_back(way, tensor, second, pull)
 
-        rule.begin = lambda rate, momentum, begin=begin, watched=watched: (  # type: ignore[method-assign,misc]
-            watched(rate, momentum),
-            begin(rate, momentum),
-        )[1]
-        pushes(made, 120, workers, release_first=False)
-        assert any(seen) is expected
-        assert rule.pull is rule.origin is None
+    monkeypatch.setattr("psserver.soap.pulled_back", watched)
+    made = updater(loop)
+    pushes(made, 120, workers, release_first=False)
+    assert bool(parts) is expected
+    assert isinstance(made.rule, Soap)
+    assert made.rule.pull is made.rule.origin is None, "nothing is left for the next update"
 
 
 def test_what_was_taken_back_is_recorded_and_only_where_it_was() -> None:

@@ -9,24 +9,14 @@ from itertools import pairwise
 import pytest
 import torch
 
+from tests.tuner.in_turn import TARGET, settled
 from tuner import TunerOptions, build
 from tuner.averages import Tracked
 from tuner.beyond import BEARS, FIRST, GIVES, LOWEST, TURNED, Beyond
 from tuner.both import EXCESS, FASTEST_DOWN, LOWEST_MOMENTUM, MEMORY, QUICK, Both
 
-TARGET = 0.8
 OWN = TARGET / (1 - TARGET)
 WHOLE = GIVES * (OWN + 3 / 13)
-
-
-def settled(workers: int, excess: float | None = None, pushes: int = 600, target: float = TARGET) -> Beyond:
-    """After so many pushes of M workers in turn, a momentum asked for before each."""
-    loop = Beyond(-0.9, 0.999)
-    for _ in range(pushes):
-        loop.momentum(target)
-        loop.weigh(workers - 1, excess)
-    loop.momentum(target)
-    return loop
 
 
 @pytest.mark.parametrize("excess", [None, 0.0, 5.0, -5.0, math.nan])

@@ -7,20 +7,9 @@ from itertools import pairwise
 
 import pytest
 
+from tests.tuner.in_turn import TARGET, settled
 from tuner import TunerOptions, build
 from tuner.beyond import FARTHEST, MOST, PULL, Beyond
-
-TARGET = 0.8
-
-
-def in_turn(workers: int, pushes: int = 600) -> Beyond:
-    """After so many pushes of M workers in turn, a momentum asked for before each."""
-    loop = Beyond(-0.9, 0.999)
-    for _ in range(pushes):
-        loop.momentum(TARGET)
-        loop.weigh(workers - 1, None)
-    loop.momentum(TARGET)
-    return loop
 
 
 def without_order(workers: int, pushes: int = 2000, turned: float = 1.0) -> Beyond:
@@ -50,7 +39,7 @@ def test_without_order_it_pulls_back_the_less_at_once_the_staler_gradients_are(w
 
 @pytest.mark.parametrize(("workers", "share"), [(2, 1.0), (4, 1.0), (5, 1.0), (8, 0.86), (12, 0.36), (14, 0), (64, 0)])
 def test_in_turn_it_pulls_back_as_far_as_momentum_has_not_given_way(workers: int, share: float) -> None:
-    pull = in_turn(workers).pull(workers - 1)
+    pull = settled(workers).pull(workers - 1)
     assert (0.0 if pull is None else pull.part) == pytest.approx(share * PULL / (workers - 1), rel=0.02)
     assert pull is None or pull.most == MOST
 
@@ -62,7 +51,7 @@ def test_where_nothing_is_stale_or_known_it_pulls_nothing_back() -> None:
         loop.momentum(TARGET)
         loop.weigh(push, None)
         assert loop.pull(push + 1) is None
-    assert in_turn(1).pull(0) is None
+    assert settled(1).pull(0) is None
 
 
 def test_a_gradient_from_long_ago_undoes_no_more_than_one_of_eight_times_the_mean_staleness() -> None:
